@@ -1,0 +1,155 @@
+"""Where a provider is: base URLs, proxies and TLS."""
+
+from __future__ import annotations
+
+import base64
+import os
+from typing import TYPE_CHECKING, NamedTuple
+from urllib.parse import unquote, urlsplit
+
+from ..errors import InvalidConfiguration
+from .connection import Origin
+
+if TYPE_CHECKING:
+    import ssl
+
+__all__ = ["Address", "Tls"]
+
+_PORTS = {"http": 80, "https": 443}
+
+
+class Address(NamedTuple):
+    """A parsed base URL."""
+
+    scheme: str
+    host: str
+    port: int
+    path: str
+    query: str
+
+    @classmethod
+    def parse(cls, url: str, what: str) -> Address:
+        """Read a base URL; ``what`` names it in the :class:`InvalidConfiguration` that a bad one raises."""
+        if not isinstance(url, str):
+            raise InvalidConfiguration(f"{what} must be a string, not {type(url).__name__}")
+        if any(char <= " " or char == "\x7f" for char in url.strip()):
+            raise InvalidConfiguration(f"{what} must be a URL such as https://host/v1: it has white space inside")
+        try:
+            parts = urlsplit(url.strip())
+            port = parts.port
+        except ValueError as error:
+            raise InvalidConfiguration(f"{what} is no URL: {error}") from None
+        if parts.scheme not in _PORTS or not parts.hostname:
+            raise InvalidConfiguration(f"{what} must be a URL such as https://host/v1, not {_shown(url)!r}")
+        if parts.username or parts.password:
+            raise InvalidConfiguration(f"{what} must not contain a user or a password: pass api_key= or headers=")
+        host = parts.hostname
+        if not host.isascii():
+            try:
+                host = host.encode("idna").decode("ascii")
+            except UnicodeError as error:
+                raise InvalidConfiguration(f"{what}: the host is not a name: {error}") from None
+        return cls(parts.scheme, host, port or _PORTS[parts.scheme], _ascii(parts.path.rstrip("/")), _ascii(parts.query))
+
+    @property
+    def shown(self) -> str:
+        """The address for people: without a query, which may hold a key."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        port = "" if self.port == _PORTS[self.scheme] else f":{self.port}"
+        return f"{self.scheme}://{host}{port}{self.path}"
+
+    def route(self, path: str, proxy: str | None, tls: Tls) -> tuple[Origin, str]:
+        """The origin to connect to, and the request target, for a path below this address."""
+        path, _, query = path.partition("?")
+        query = "&".join(part for part in (self.query, query) if part)
+        target = f"{self.path}{path}" + (f"?{query}" if query else "")
+        via = _proxy(self, proxy)
+        origin = Origin(self.scheme, self.host, self.port, via, tls.context() if self.scheme == "https" else None)
+        if via is not None and self.scheme == "http":  # RFC 9112, 3.2.2: a proxy is sent the whole URL
+            return origin, f"http://{origin.authority}{target}"
+        return origin, target
+
+
+class Tls:
+    """Whom to trust and how to identify; the context is made on first use and shared by all with the same settings."""
+
+    _shared: dict[tuple[object, ...], ssl.SSLContext] = {}  # noqa: RUF012
+
+    def __init__(self, *, ca: str | None, client_cert: str | tuple[str, str] | None) -> None:
+        self._ca = ca
+        self._cert = client_cert
+
+    def context(self) -> ssl.SSLContext:
+        """Raises :class:`InvalidConfiguration` if a file cannot be read."""
+        key = (self._ca, self._cert)
+        found = self._shared.get(key)
+        if found is None:
+            found = self._shared[key] = self._make()
+        return found
+
+    def _make(self) -> ssl.SSLContext:
+        import ssl
+
+        try:
+            context = ssl.create_default_context(cafile=self._ca)
+        except (OSError, ssl.SSLError) as error:
+            raise InvalidConfiguration(f"ca: {self._ca!r} cannot be read as CA certificates ({error})") from None
+        if self._cert is not None:
+            files = (self._cert,) if isinstance(self._cert, str) else self._cert
+            try:
+                context.load_cert_chain(*files)
+            except (OSError, ssl.SSLError) as error:
+                raise InvalidConfiguration(f"client_cert: {self._cert!r} cannot be used ({error})") from None
+        context.set_alpn_protocols(["http/1.1"])
+        return context
+
+
+def _proxy(address: Address, given: str | None) -> tuple[str, int, str | None] | None:
+    if given == "":
+        return None
+    url = given
+    if url is None:
+        url = _from_environment(address)
+    if not url:
+        return None
+    if "://" not in url:
+        url = f"http://{url}"
+    try:
+        parts = urlsplit(url)
+        port = parts.port or 80
+    except ValueError as error:
+        raise InvalidConfiguration(f"the proxy's address is no URL: {error}") from None
+    if parts.scheme != "http" or not parts.hostname:
+        raise InvalidConfiguration(f"the proxy must be an http:// URL, not {_shown(url)!r}")
+    auth = None
+    if parts.username is not None:
+        pair = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
+        auth = "Basic " + base64.b64encode(pair.encode()).decode("ascii")
+    return parts.hostname, port, auth
+
+
+def _from_environment(address: Address) -> str | None:
+    names = (f"{address.scheme}_proxy", "all_proxy")
+    if not any(os.environ.get(name) or os.environ.get(name.upper()) for name in names):
+        return None
+    # Heavy to import, needed by few; it knows the many spellings of no_proxy.
+    from urllib.request import getproxies_environment, proxy_bypass_environment
+
+    proxies = getproxies_environment()
+    if proxy_bypass_environment(f"{address.host}:{address.port}", proxies):
+        return None
+    return proxies.get(address.scheme) or proxies.get("all")
+
+
+def _ascii(text: str) -> str:
+    if text.isascii():
+        return text
+    from urllib.parse import quote
+
+    return quote(text, safe="/%?=&:@!$'()*+,;~-._")
+
+
+def _shown(url: str) -> str:
+    """A URL without what may be secret in it."""
+    head, at, tail = url.rpartition("@")
+    return (f"{head.partition('://')[0]}://***@{tail}" if at else url).partition("?")[0]

@@ -1,0 +1,407 @@
+"""What an agent is, and the Call that every leaf agent makes.
+
+The primitive is :meth:`Agent.batches`; ``stream``, ``call_stream`` and ``call`` are folds of it that need no store and
+run at the reader's pace.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from abc import ABC, abstractmethod
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
+from contextlib import aclosing
+from types import TracebackType
+from typing import Any, Final, Literal, Self, TypeAlias
+
+from .. import blocking
+from ..errors import AgentError, ErrorInfo, InvalidOption, agent_error
+from ..records import (
+    TERMINALS,
+    CallEnded,
+    CallStarted,
+    Completed,
+    Failed,
+    Interrupted,
+    Record,
+    Refusal,
+    Text,
+    ToolCall,
+    Usage,
+    is_content,
+    numbered,
+)
+from ..request import OPTIONS, Message, Prompt, Request, build
+from ..task import DEFAULT_TIMEOUTS, Result, Timeouts
+from ..views.summary import Summary
+from ..views.text import TextView
+from .context import Context, Permit
+
+__all__ = ["Agent", "Batch", "ErrorMode", "LeafAgent", "Source", "estimate_tokens"]
+
+Batch: TypeAlias = Sequence[Record]
+ErrorMode: TypeAlias = Literal["marker", "raise"]
+
+_ENDS: Final = frozenset(TERMINALS)
+
+
+class Agent(ABC):
+    """Turns a request into records.
+
+    ``name`` labels its Calls; ``errors`` is the default of :meth:`call_stream`'s keyword. An agent can be used from any
+    event loop. ``async with agent`` or :meth:`aclose` closes its connections; a loop that ends through ``asyncio.run``
+    closes them too.
+    """
+
+    name: str
+    errors: ErrorMode = "marker"
+    max_concurrent: int | None = None
+
+    @abstractmethod
+    def batches(self, request: Request, ctx: Context) -> AsyncGenerator[Batch, None]:
+        """The records of one run, in batches: one for each read, the last record of all being the one terminal.
+
+        An agent's failure is a terminal, never an exception. Closing the generator stops the provider.
+        """
+
+    async def aclose(self) -> None:
+        """Close what this agent holds open. It may be used again afterwards."""
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    # --- folds ----------------------------------------------------------------------------------------------------
+
+    async def stream(self, prompt: Prompt, **options: Any) -> AsyncIterator[Record]:
+        """The records of one run, numbered from 1, the terminal last. Does not raise for the agent's failures.
+
+        Options are those of :meth:`call`. The caller's mistakes raise
+        :class:`~multi_agent_scheduler.errors.CallerError` before the first record.
+        """
+        request, ctx = self._ask(prompt, options)
+        seq = 1
+        async with aclosing(self.batches(request, ctx)) as batches:
+            async for batch in batches:
+                for record in numbered(batch, seq):
+                    yield record
+                seq += len(batch)
+
+    async def call_stream(self, prompt: Prompt, *, errors: ErrorMode | None = None, **options: Any) -> AsyncIterator[str]:
+        """The text of one run, piece by piece as it arrives.
+
+        If the agent fails, the last piece is ``\\n[ERROR: <code>: <sentence>]`` and then the typed
+        :class:`~multi_agent_scheduler.errors.AgentError` is raised; ``errors="raise"`` leaves the marker out. Leaving
+        the loop early stops the provider. Options are those of :meth:`call`.
+        """
+        async with aclosing(self._texts(prompt, errors, options)) as pieces:
+            async for texts in pieces:
+                for text in texts:
+                    yield text
+
+    async def call(self, prompt: Prompt, **options: Any) -> Result:
+        """One run, drained: the whole :class:`~multi_agent_scheduler.task.Result`.
+
+        Options: ``model``, ``max_tokens``, ``temperature``, ``top_p``, ``stop``, ``seed``, ``system``, ``tools``,
+        ``tool_choice``, ``schema``, ``timeouts``, and ``extra`` for what only one provider knows. Raises
+        :class:`~multi_agent_scheduler.errors.AgentError` if the agent fails; its ``partial`` is the result so far.
+        """
+        request, ctx = self._ask(prompt, options)
+        summary = Summary()
+        started = ctx.clock()
+        async with aclosing(self.batches(request, ctx)) as batches:
+            async for batch in batches:
+                summary.feed(batch, ctx.clock() - started)
+        result = summary.result(ctx.clock() - started)
+        if result.error is not None:
+            raise agent_error(result.error, partial=result)
+        return result
+
+    def call_stream_sync(self, prompt: Prompt, *, errors: ErrorMode | None = None, **options: Any) -> Iterator[str]:
+        """:meth:`call_stream` as a plain generator, for code that has no event loop of its own.
+
+        Closing the generator, or dropping it, stops the provider.
+        """
+        return blocking.flatten(lambda: self._texts(prompt, errors, options))
+
+    async def _texts(
+        self, prompt: Prompt, errors: ErrorMode | None, options: dict[str, Any]
+    ) -> AsyncGenerator[list[str], None]:
+        mode = self.errors if errors is None else errors
+        if mode not in ("marker", "raise"):
+            raise InvalidOption(f"errors must be 'marker' or 'raise', not {mode!r}")
+        request, ctx = self._ask(prompt, options)
+        view, summary, started = TextView(), Summary(), ctx.clock()
+        async with aclosing(self.batches(request, ctx)) as batches:
+            async for batch in batches:
+                summary.feed(batch, ctx.clock() - started)
+                texts = view.texts(batch)
+                if texts:
+                    yield texts
+        result = summary.result(ctx.clock() - started)
+        if result.error is not None:
+            if mode == "marker":
+                yield [f"\n[ERROR: {result.error.code}: {result.error.message}]"]
+            raise agent_error(result.error, partial=result)
+
+    def _ask(self, prompt: Prompt, options: dict[str, Any]) -> tuple[Request, Context]:
+        timeouts = options.pop("timeouts", None)
+        if timeouts is not None and not isinstance(timeouts, Timeouts):
+            raise InvalidOption(f"timeouts must be a Timeouts, not {timeouts!r}")
+        return self.request(prompt, **options), Context(timeouts=timeouts)
+
+    def request(self, prompt: Prompt, **options: Any) -> Request:
+        """The canonical request for a prompt and options, checked: raises what :meth:`call` raises for mistakes."""
+        return build(prompt, options)
+
+
+class Source(ABC):
+    """One answer being received: what a leaf agent's :meth:`LeafAgent._open` gives."""
+
+    response_id: str | None = None
+    request_id: str | None = None
+    model: str | None = None
+
+    @abstractmethod
+    async def next(self) -> Sequence[Record]:
+        """The records of the next read; the outcome is the last record of the last batch. Raises AgentError."""
+
+    @abstractmethod
+    def fail(self, info: ErrorInfo) -> None:
+        """End a :meth:`next` that is waiting: it raises the error for ``info``."""
+
+    @abstractmethod
+    async def aclose(self) -> None:
+        """Stop the provider, at once; called once, whatever happened."""
+
+
+class LeafAgent(Agent):
+    """An agent that asks one provider: one Call a run, with a permit, time limits and usage of its own."""
+
+    protocol: str | None = None
+    timeouts: Timeouts | None = None
+
+    @abstractmethod
+    async def _open(self, request: Request, ctx: Context) -> Source:
+        """Send the request; returns when the provider has begun to answer. Raises AgentError."""
+
+    def _model(self, request: Request) -> str | None:
+        """The model that a request will reach."""
+        return request.model
+
+    def _limits(self, ctx: Context) -> Timeouts:
+        limits = DEFAULT_TIMEOUTS if self.timeouts is None else self.timeouts.over(DEFAULT_TIMEOUTS)
+        return limits if ctx.timeouts is None else ctx.timeouts.over(limits)
+
+    async def batches(self, request: Request, ctx: Context) -> AsyncGenerator[Batch, None]:
+        limits = self._limits(ctx)
+        started = ctx.clock()
+        permit = await self._permit(request, ctx, limits)
+        if isinstance(permit, ErrorInfo):
+            yield (Failed(permit),)
+            return
+        call = _Call(self, request, ctx)
+        watch: _Watch | None = None
+        source: Source | None = None
+        try:
+            yield (call.started,)
+            try:
+                watch = _Watch(limits, ctx.clock() - started)
+                source = await self._opened(request, ctx, limits, watch)
+                while True:
+                    watch.arm(source)
+                    batch = await source.next()
+                    watch.disarm()
+                    if batch:
+                        if call.seen(batch):
+                            watch.content()
+                        if type(batch[-1]) in _ENDS:
+                            break
+                        yield batch
+            except AgentError as error:
+                batch = (_outcome(error.info),)
+            finally:
+                if watch is not None:
+                    watch.cancel()
+            permit.release()  # the provider is done: a reader that dawdles over the last batch holds nothing
+            yield call.ended(batch, source)
+        finally:
+            permit.release()
+            if source is not None:
+                await source.aclose()
+
+    async def _permit(self, request: Request, ctx: Context, limits: Timeouts) -> Permit | ErrorInfo:
+        assert limits.queue is not None
+        if limits.queue == math.inf:
+            return await ctx.permit(self, estimate_tokens(request))
+        try:
+            async with asyncio.timeout(limits.queue):
+                return await ctx.permit(self, estimate_tokens(request))
+        except TimeoutError:
+            return ErrorInfo("timeout_error", f"no permit within the queue limit of {limits.queue:g} s", retryable=True)
+
+    async def _opened(self, request: Request, ctx: Context, limits: Timeouts, watch: _Watch) -> Source:
+        wait, name = watch.first_wait()
+        if wait == math.inf:
+            return await self._open(request, ctx)
+        deadline = asyncio.timeout(wait)
+        try:
+            async with deadline:
+                return await self._open(request, ctx)
+        except TimeoutError:
+            if not deadline.expired():
+                raise
+            raise agent_error(_timeout(name, getattr(limits, name))) from None
+
+
+class _Call:
+    """One Call of a leaf agent: what its records say about it."""
+
+    __slots__ = ("_began", "_clock", "_number", "_ttft", "_usage", "started")
+
+    def __init__(self, agent: LeafAgent, request: Request, ctx: Context) -> None:
+        self._number = ctx.next_call()
+        self._clock = ctx.clock
+        self._began = ctx.clock()
+        self._ttft: float | None = None
+        self._usage: Usage | None = None
+        self.started = CallStarted(self._number, ctx.name_of(agent), agent._model(request), agent.protocol)
+
+    def seen(self, batch: Sequence[Record]) -> bool:
+        """Whether the batch has content; numbers its usage records."""
+        content = False
+        for index, record in enumerate(batch):
+            kind = type(record)
+            if kind is Text or is_content(record):
+                content = True
+            elif kind is Usage:
+                assert isinstance(record, Usage)
+                self._usage = _with_call(record, self._number)
+                batch[index] = self._usage  # type: ignore[index]  # a source's batches are lists
+        if content and self._ttft is None:
+            self._ttft = self._clock() - self._began
+        return content
+
+    def ended(self, batch: Sequence[Record], source: Source | None) -> Sequence[Record]:
+        """The last batch, with ``call_ended`` put before its terminal."""
+        *rest, terminal = batch
+        error = terminal.error if isinstance(terminal, Failed | Interrupted) else None
+        ended = CallEnded(
+            call=self._number,
+            outcome=type(terminal).__struct_config__.tag,  # type: ignore[arg-type]
+            stop_reason=terminal.stop_reason if isinstance(terminal, Completed) else None,
+            error=error,
+            usage=self._usage,
+            model=source.model if source else None,
+            response_id=source.response_id if source else None,
+            request_id=source.request_id if source else error.request_id if error else None,
+            latency=self._clock() - self._began,
+            ttft=self._ttft,
+        )
+        return (*rest, ended, terminal)
+
+
+def _with_call(usage: Usage, call: int) -> Usage:
+    import msgspec
+
+    return msgspec.structs.replace(usage, call=call)
+
+
+class _Watch:
+    """The time limits of one Call, with one timer that is moved, not made anew, while content flows."""
+
+    __slots__ = ("_at", "_between", "_ends", "_limits", "_loop", "_name", "_next", "_source", "_timer")
+
+    def __init__(self, limits: Timeouts, used: float) -> None:
+        self._loop = asyncio.get_running_loop()
+        now = self._loop.time()
+        self._limits = limits
+        self._ends = now - used + (limits.total or math.inf)
+        self._between = limits.between_content or math.inf
+        self._next = now + (limits.first_content or math.inf)
+        self._name = "first_content"
+        self._at = math.inf
+        self._timer: asyncio.TimerHandle | None = None
+        self._source: Source | None = None
+
+    def first_wait(self) -> tuple[float, str]:
+        """Seconds until the first limit passes, and its name."""
+        now = self._loop.time()
+        return (self._ends - now, "total") if self._ends < self._next else (self._next - now, "first_content")
+
+    def arm(self, source: Source) -> None:
+        """The agent begins to wait for the provider."""
+        if self._next == -1.0:  # content came: the limit counts from now, not from when the reader was busy
+            self._next = self._loop.time() + self._between
+        self._source = source
+        self._at = at = min(self._next, self._ends)
+        if at != math.inf and (self._timer is None or self._timer.when() > at):
+            self._schedule(at)
+
+    def disarm(self) -> None:
+        """The provider has said something."""
+        self._source = None
+
+    def content(self) -> None:
+        """It was content: the next limit is the one between contents."""
+        self._next = -1.0
+        self._name = "between_content"
+
+    def cancel(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self._source = None
+
+    def _schedule(self, at: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = self._loop.call_at(at, self._ring)
+
+    def _ring(self) -> None:
+        self._timer = None
+        if self._source is None:
+            return
+        if self._loop.time() < self._at:
+            self._schedule(self._at)
+            return
+        name = "total" if self._ends <= self._next else self._name
+        self._source.fail(_timeout(name, getattr(self._limits, name)))
+
+
+_WAITED: Final = {
+    "connect": "no connection",
+    "first_content": "no content",
+    "between_content": "no further content",
+    "total": "not finished",
+}
+
+
+def _timeout(name: str, seconds: float) -> ErrorInfo:
+    return ErrorInfo("timeout_error", f"{_WAITED[name]} within the {name} limit of {seconds:g} s", retryable=True)
+
+
+def _outcome(info: ErrorInfo) -> Failed | Interrupted:
+    return Interrupted(info) if info.code == "interrupted" else Failed(info)
+
+
+def estimate_tokens(request: Request) -> int:
+    """A rough count of the tokens that a request will use: a token for four characters, and all of ``max_tokens``."""
+    characters = 0
+    for message in request.messages:
+        characters += 4 + _characters(message)
+    return max(1, characters // 4 + (request.max_tokens or 0))
+
+
+def _characters(message: Message) -> int:
+    total = 0
+    for part in message.parts:
+        text = getattr(part, "text", None) or getattr(part, "arguments", None)
+        total += len(text) if isinstance(text, str) else 0
+    return total
+
+

@@ -1,0 +1,59 @@
+"""How an agent reaches the rest: permits, call numbers, the clock, time limits, the trace."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from ..task import Timeouts
+
+if TYPE_CHECKING:
+    from .base import Agent
+
+__all__ = ["Context", "Permit"]
+
+
+class Permit:
+    """The right to make one Call. :meth:`release` gives it back; a second release does nothing."""
+
+    __slots__ = ()
+
+    def release(self) -> None:
+        """Give the permit back."""
+
+
+_FREE = Permit()
+
+
+class Context:
+    """What an agent runs in. This one is trivial: every Call is admitted at once.
+
+    A scheduler hands its own kind to the agents that it runs; that one admits Calls through priority and limits. Agents
+    that call other agents pass their context on, so that all Calls of a stream are counted and admitted in one place.
+    """
+
+    def __init__(self, *, timeouts: Timeouts | None = None, trace: Mapping[str, str] | None = None) -> None:
+        self.timeouts = timeouts
+        self.trace = trace or {}
+        self._calls = 0
+
+    def next_call(self) -> int:
+        """The number of the next Call of this stream, from 1."""
+        self._calls += 1
+        return self._calls
+
+    def clock(self) -> float:
+        """Seconds on a clock that only goes forward."""
+        return time.monotonic()
+
+    def name_of(self, agent: Agent) -> str:
+        """The name under which the one that runs this knows the agent."""
+        return agent.name
+
+    async def permit(self, agent: Agent, estimate: int) -> Permit:  # noqa: ARG002
+        """Wait until the agent may make one Call of about ``estimate`` tokens. The caller must release the permit.
+
+        Waiting longer than the queue limit is the caller's to stop.
+        """
+        return _FREE
