@@ -82,15 +82,17 @@ class StreamDecoder:
             if len(self._plain) > self._limit:
                 self._end(out, Failed(_too_large(f"the body passed {self._limit} bytes")))
             return out
+        too_long: sse.TooLong | None = None
         try:
             events = self._sse.feed(data)
         except sse.TooLong as error:
-            self._end(out, Failed(_too_large(str(error))))
-            return out
+            events, too_long = error.events, error
         for event in events:
             self._one(event, out)
             if self.done:
-                break
+                return out
+        if too_long is not None:
+            self._end(out, Failed(_too_large(str(too_long))))
         return out
 
     def close(self) -> list[Record]:
