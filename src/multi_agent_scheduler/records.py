@@ -35,6 +35,7 @@ __all__ = [
     "Skipped",
     "StopReason",
     "Terminal",
+    "TerminalName",
     "Text",
     "ToolCall",
     "ToolResult",
@@ -44,6 +45,7 @@ __all__ = [
     "encode_record",
     "is_content",
     "numbered",
+    "terminal_name",
 ]
 
 StopReason: TypeAlias = Literal["stop", "stop_sequence", "length", "tool_calls", "content_filter", "pause", "other"]
@@ -55,6 +57,7 @@ StopReason: TypeAlias = Literal["stop", "stop_sequence", "length", "tool_calls",
 SUCCESSFUL: Final = frozenset({"stop", "stop_sequence", "length", "tool_calls"})
 """The stop reasons of a success. ``content_filter`` (refused or blocked), ``pause`` and ``other`` are none."""
 
+TerminalName: TypeAlias = Literal["completed", "failed", "cancelled", "interrupted", "skipped"]
 UsageSource: TypeAlias = Literal["reported", "estimated", "unknown"]
 
 
@@ -171,7 +174,7 @@ class CallEnded(_Base, frozen=True, tag="call_ended"):
     """A Call ended. ``outcome`` is the name of the terminal that it would be; times are seconds since its start."""
 
     call: int
-    outcome: Literal["completed", "failed", "cancelled", "interrupted"]
+    outcome: TerminalName
     stop_reason: StopReason | None = None
     error: ErrorInfo | None = None
     usage: Usage | None = None
@@ -254,7 +257,7 @@ TERMINALS: Final = (Completed, Failed, Cancelled, Interrupted, Skipped)
 _DELTAS: Final = frozenset({Text, Reasoning, Refusal, ToolCall})
 
 _encoder: Final = msgspec.json.Encoder()
-_decoder: Final = msgspec.json.Decoder(Record)
+_decoder: Final[msgspec.json.Decoder[Record]] = msgspec.json.Decoder(Record)
 
 encode_record = _encoder.encode
 """A record as one JSON object: ``type``, its fields, ``seq``; fields at their defaults are left out."""
@@ -287,6 +290,7 @@ def numbered(batch: Iterable[Record], first: int) -> Sequence[Record]:
     return [replace(record, seq=seq) for seq, record in enumerate(batch, first)]
 
 
-def terminal_name(terminal: Terminal) -> str:
+def terminal_name(terminal: Terminal) -> TerminalName:
     """The name of a terminal's type: completed, failed, cancelled, interrupted or skipped."""
-    return str(type(terminal).__struct_config__.tag)
+    name: TerminalName = type(terminal).__struct_config__.tag  # type: ignore[assignment]
+    return name

@@ -251,7 +251,7 @@ def _messages(prompt: Prompt) -> tuple[Message, ...]:
     return tuple(_message(message, index) for index, message in enumerate(prompt))
 
 
-def _message(message: Message | Mapping[str, Any], index: int) -> Message:
+def _message(message: Any, index: int) -> Message:
     if isinstance(message, Message):
         return message
     if not isinstance(message, Mapping) or "role" not in message:

@@ -9,12 +9,13 @@ from typing import Any, Literal, TypeAlias
 import msgspec
 
 from .errors import ErrorInfo, InvalidOption, InvalidRequest
-from .records import StopReason, Usage
+from .records import StopReason, TerminalName, Usage
 from .request import Prompt
 
 __all__ = ["DEFAULT_TIMEOUTS", "Result", "State", "Task", "Timeouts"]
 
-State: TypeAlias = Literal["completed", "failed", "cancelled", "interrupted", "skipped"]
+State: TypeAlias = TerminalName
+"""How a task ended: its terminal's name."""
 
 
 class Timeouts(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):

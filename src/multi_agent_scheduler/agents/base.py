@@ -115,8 +115,8 @@ class Agent(ABC):
         started = ctx.clock()
         async with aclosing(self.batches(request, ctx)) as batches:
             async for batch in batches:
-                summary.feed(batch, ctx.clock() - started)
-        result = summary.result(ctx.clock() - started)
+                summary.feed(batch, ctx.clock())
+        result = summary.result(started_at=started, ended_at=ctx.clock())
         if result.error is not None:
             raise agent_error(result.error, partial=result)
         return result
@@ -138,11 +138,11 @@ class Agent(ABC):
         view, summary, started = TextView(), Summary(), ctx.clock()
         async with aclosing(self.batches(request, ctx)) as batches:
             async for batch in batches:
-                summary.feed(batch, ctx.clock() - started)
+                summary.feed(batch, ctx.clock())
                 texts = view.texts(batch)
                 if texts:
                     yield texts
-        result = summary.result(ctx.clock() - started)
+        result = summary.result(started_at=started, ended_at=ctx.clock())
         if result.error is not None:
             if mode == "marker":
                 yield [f"\n[ERROR: {result.error.code}: {result.error.message}]"]
