@@ -148,6 +148,10 @@ class StreamDecoder:
             problem = "the answer was a page of HTML or XML" if page else "the answer was broken JSON"
             self._end(out, Failed(_protocol_error(f"{problem}, not an event stream")))
             return
+        self._document(payload, out)
+
+    def _document(self, payload: Any, out: list[Record]) -> None:
+        """The JSON document that came instead of an event stream."""
         if isinstance(payload, list) and payload:
             payload = payload[0]  # Gemini wraps errors in a list when it is not streaming SSE
         if isinstance(payload, dict) and payload.get("error"):
