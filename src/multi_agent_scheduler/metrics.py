@@ -126,7 +126,7 @@ class Histogram:
         return list(accumulate(self._counts)), self._sum
 
     def stats(self) -> dict[str, float | None]:
-        """count, sum, min, max, avg, and p50, p95 and p99, estimated from the buckets; None where there are no values."""
+        """count, sum, min, max, avg, and p50, p95, p99, estimated from the buckets; None where there are no values."""
         counts = list(self._counts)
         count = sum(counts)
         return {
