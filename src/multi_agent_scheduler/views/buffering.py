@@ -81,12 +81,10 @@ class Lines:
 
 
 # A text is runs of four kinds: marks that can end a sentence, what may close after them, white space, and the rest.
-_RUNS: Final = re.compile(
-    r"""(?P<mark>[.!?…。！？｡]+) | (?P<closer>["'”’»)\]}」』）】*_]+) | (?P<space>\s+)
-      | (?P<word>[^.!?…。！？｡"'”’»)\]}」』）】*_\s]+)""",  # noqa: RUF001 - full-width marks are meant
-    re.VERBOSE,
-)
-_CJK_MARK: Final = re.compile("[。！？｡]")  # noqa: RUF001 - as above
+# Compiled by the first Sentences, not by every import of this module (1 ms); "re" keeps what it has compiled.
+_RUNS: Final = r"""(?P<mark>[.!?…。！？｡]+) | (?P<closer>["'”’»)\]}」』）】*_]+) | (?P<space>\s+)
+    | (?P<word>[^.!?…。！？｡"'”’»)\]}」』）】*_\s]+)"""  # noqa: RUF001 - full-width marks are meant
+_CJK_MARKS: Final = frozenset("。！？｡")  # noqa: RUF001 - as above
 _WORD_LENGTH: Final = 24  # of a word, its end is enough to know an abbreviation
 
 # Where a full stop ends no sentence: after a title with its capital, before a number, and anywhere.
@@ -98,7 +96,7 @@ _BEFORE_NUMBERS: Final = frozenset({
     "art", "ca", "ch", "chap", "eq", "eqs", "fig", "figs", "no", "nos", "nr", "p", "para", "pp", "sec", "vol", "vols",
 })  # fmt: skip
 _ANYWHERE: Final = frozenset({"approx", "bzw", "cf", "resp", "viz", "vs"})
-_INITIALS: Final = re.compile(r"(?:[^\W\d_]\.)+[^\W\d_]|[A-HJ-Z]")  # "e.g", "U.S", "J": before their last full stop
+_INITIALS: Final = r"(?:[^\W\d_]\.)+[^\W\d_]|[A-HJ-Z]"  # "e.g", "U.S", "J": before their last full stop
 
 
 class Sentences:
@@ -113,6 +111,7 @@ class Sentences:
     due: Final = None
 
     def __init__(self) -> None:
+        self._runs = re.compile(_RUNS, re.VERBOSE).finditer
         self._held: list[str] = []
         self._begin()
 
@@ -128,7 +127,7 @@ class Sentences:
     def push(self, chunk: str, now: float) -> list[str]:  # noqa: ARG002 - a sentence does not care when
         pieces: list[str] = []
         start = 0  # of what is not held yet
-        for run in _RUNS.finditer(chunk):
+        for run in self._runs(chunk):
             kind = run.lastgroup
             if kind == "space":
                 self._spaced = True
@@ -165,7 +164,7 @@ class Sentences:
         word = self._word.lstrip("([{\"'“‘«*_")  # noqa: RUF001 - the quotes are meant
         if word.isdigit():
             return self._line_start  # the number of a list's item
-        if word in _TITLES or word.lower() in _ANYWHERE or _INITIALS.fullmatch(word):
+        if word in _TITLES or word.lower() in _ANYWHERE or re.fullmatch(_INITIALS, word):
             return True
         return following[0].isdigit() and word.lower() in _BEFORE_NUMBERS
 
@@ -180,7 +179,7 @@ class Sentences:
                 self._mark = ""
                 self._cjk = False
             self._mark = (self._mark + text)[:2]
-            self._cjk = self._cjk or _CJK_MARK.search(text) is not None
+            self._cjk = self._cjk or not _CJK_MARKS.isdisjoint(text)
             return
         if kind == "closer" and self._mark and not spaced:
             return
