@@ -10,7 +10,36 @@ import pytest
 
 import multi_agent_scheduler
 
-FACADE: Final[frozenset[str]] = frozenset()
+FACADE: Final = frozenset(
+    {
+        "Agent",
+        "AgentError",
+        "CallerError",
+        "ClaudeAgent",
+        "CompatibleAgent",
+        "EventBus",
+        "FunctionAgent",
+        "GeminiAgent",
+        "Handle",
+        "ImagePart",
+        "LocalAgent",
+        "Message",
+        "Metrics",
+        "MultiAgentScheduler",
+        "OpenAIAgent",
+        "Result",
+        "SchedulerError",
+        "StoreError",
+        "Task",
+        "TextPart",
+        "Timeouts",
+        "Tool",
+        "__version__",
+        "buffered",
+        "get_event_bus",
+        "get_metrics",
+    }
+)
 """Every name that a newcomer finds at the top, and no other."""
 
 HOMES: Final = {

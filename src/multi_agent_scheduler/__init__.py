@@ -1,1 +1,90 @@
-"""Multi-Agent Scheduler."""
+"""Multi-Agent Scheduler: schedule tasks over many LLM agents and stream what they say, live.
+
+    from multi_agent_scheduler import LocalAgent
+
+    async for chunk in LocalAgent().call_stream("Explain Python async"):
+        print(chunk, end="", flush=True)
+
+The names below are all that most programs need. Each is loaded when it is first used: importing the package costs
+next to nothing (docs/decisions/0002).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from .__about__ import VERSION as __version__
+
+if TYPE_CHECKING:
+    from .agents import (
+        Agent,
+        ClaudeAgent,
+        CompatibleAgent,
+        FunctionAgent,
+        GeminiAgent,
+        LocalAgent,
+        OpenAIAgent,
+    )
+    from .buffering import buffered
+    from .errors import AgentError, CallerError, SchedulerError, StoreError
+    from .events import EventBus, get_event_bus
+    from .metrics import Metrics, get_metrics
+    from .request import ImagePart, Message, TextPart, Tool
+    from .scheduler import Handle, MultiAgentScheduler
+    from .task import Result, Task, Timeouts
+
+__all__ = [
+    "Agent",
+    "AgentError",
+    "CallerError",
+    "ClaudeAgent",
+    "CompatibleAgent",
+    "EventBus",
+    "FunctionAgent",
+    "GeminiAgent",
+    "Handle",
+    "ImagePart",
+    "LocalAgent",
+    "Message",
+    "Metrics",
+    "MultiAgentScheduler",
+    "OpenAIAgent",
+    "Result",
+    "SchedulerError",
+    "StoreError",
+    "Task",
+    "TextPart",
+    "Timeouts",
+    "Tool",
+    "__version__",
+    "buffered",
+    "get_event_bus",
+    "get_metrics",
+]
+
+_HOMES = {
+    "agents": ("Agent", "ClaudeAgent", "CompatibleAgent", "FunctionAgent", "GeminiAgent", "LocalAgent", "OpenAIAgent"),
+    "buffering": ("buffered",),
+    "errors": ("AgentError", "CallerError", "SchedulerError", "StoreError"),
+    "events": ("EventBus", "get_event_bus"),
+    "metrics": ("Metrics", "get_metrics"),
+    "request": ("ImagePart", "Message", "TextPart", "Tool"),
+    "scheduler": ("Handle", "MultiAgentScheduler"),
+    "task": ("Result", "Task", "Timeouts"),
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+
+
+def __getattr__(name: str) -> object:  # PEP 562
+    home = _HOME_OF.get(name)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    found: object = getattr(import_module(f".{home}", __name__), name)
+    globals()[name] = found  # the next use is an ordinary one
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
