@@ -113,6 +113,8 @@ class Tool(msgspec.Struct, frozen=True, omit_defaults=True):
     parameters: dict[str, Any] | None = None
     strict: bool | None = None
     raw: dict[str, Any] | None = None
+    extra: dict[str, Any] | None = None
+    """Fields of this tool that only one provider knows (Anthropic's cache_control, say)."""
 
 
 ToolChoice: TypeAlias = str
