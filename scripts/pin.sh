@@ -10,7 +10,7 @@ trap 'rm -rf "$work"' EXIT
 git ls-files | tar -cf - -T - | tar -xf - -C "$work"
 cd "$work"
 
-frozen() { .venv/bin/python -m pip list --format=freeze 2>/dev/null | grep -vE '^(multi-agent-scheduler|setuptools)=='; }
+frozen() { .venv/bin/python -m pip list --format=freeze 2>/dev/null | grep -vE '^(multi-agent-scheduler|setuptools)==' | LC_ALL=C sort -f; }
 
 echo 'pip>=25.1' > constraints.txt # the first that knows dependency groups
 make setup
