@@ -202,11 +202,18 @@ def test_an_error_passes_through_after_what_was_held(mode):
 
 @every_mode
 def test_a_cancellation_from_inside_the_source_is_no_normal_end(mode):
+    pieces = []
+
+    async def read():
+        async for piece in buffered(Source("a", failure=asyncio.CancelledError()), **mode):
+            pieces.append(piece)  # noqa: PERF401 - as above
+
     async def main():
         with pytest.raises(asyncio.CancelledError):
-            await collect(buffered(Source("a", failure=asyncio.CancelledError()), **mode))
+            await read()
 
     virtually(main())
+    assert pieces == []
 
 
 @pytest.mark.parametrize("mode", [{"chunks": 1}, {"milliseconds": 50}])
@@ -276,6 +283,32 @@ def test_a_reader_that_breaks_while_the_source_waits_stops_it():
     virtually(main())
     assert source.cancelled
     assert source.closed == 1
+
+
+def test_a_source_is_closed_even_if_its_reading_was_cancelled_before_it_began():
+    class Connection:
+        closed = False
+
+        def __aiter__(self):
+            return self
+
+        async def __anext__(self):
+            raise AssertionError
+
+        async def aclose(self):
+            self.closed = True
+
+    async def main():
+        source = Connection()
+        reader = asyncio.ensure_future(anext(buffered(source, milliseconds=50)))
+        await asyncio.sleep(0)
+        for task in asyncio.all_tasks() - {asyncio.current_task(), reader}:
+            task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await reader
+        return source.closed
+
+    assert virtually(main())
 
 
 def test_an_iterator_without_aclose_will_do():

@@ -37,12 +37,6 @@ def test_a_handler_gets_name_data_and_time(bus, seen):
     assert seen == [Event("task.stream_started", {"task_id": "t1"}, 1000.5)]
 
 
-def test_an_event_without_data_has_an_empty_dict(bus, seen):
-    bus.on("x", seen.append)
-    bus.emit("x")
-    assert seen[0].data == {}
-
-
 @pytest.mark.parametrize(
     ("pattern", "name", "heard"),
     [
@@ -388,7 +382,7 @@ async def test_aclose_stops_a_handler_that_does_not_end(bus, seen, caplog):
     bus.off("x")
     bus.on("x", Methods(seen))
     bus.emit("x")
-    assert await bus.drain(), "the bus can be used again"
+    assert await bus.drain(timeout=0.01), "the bus can be used again"
     assert len(seen) == 2
 
 
@@ -480,7 +474,7 @@ def test_without_a_loop_plain_handlers_run_and_async_ones_are_reported(bus, seen
     bus.on("x", lambda event: handler(event))
     bus.on("x", seen.append)
     bus.emit("x")
-    assert len(seen) == 1
+    assert [event.data for event in seen] == [{}]
     assert bus.dropped == 2
     assert caplog.messages[0].endswith("handler of x was not called: no event loop runs here")
 

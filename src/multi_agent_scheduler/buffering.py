@@ -97,8 +97,8 @@ async def _in_time(stream: AsyncIterator[str], buffer: Buffer) -> AsyncGenerator
                 break
             elif not await pump.news(buffer.due) and (piece := buffer.take()):
                 yield piece
-        if isinstance(pump.failure, asyncio.CancelledError):
-            raise pump.failure
+        if pump.cancelled:
+            raise asyncio.CancelledError
         if rest := buffer.take():
             yield rest
         if pump.failure is not None:
@@ -117,12 +117,14 @@ class _Pump:
     def __init__(self, stream: AsyncIterator[str], loop: asyncio.AbstractEventLoop) -> None:
         self.chunks: deque[str] = deque()
         self.ended = False
-        self.failure: BaseException | None = None
+        self.cancelled = False
+        self.failure: Exception | None = None
         self._stream = stream
         self._loop = loop
         self._news: asyncio.Future[bool] | None = None
         self._room: asyncio.Future[None] | None = None
         self._task = loop.create_task(self._read(), name="buffered stream")
+        self._task.add_done_callback(self._done)
 
     def next(self) -> str:
         chunk = self.chunks.popleft()
@@ -159,13 +161,13 @@ class _Pump:
                     await self._room
         except Exception as error:  # noqa: BLE001 - the reader raises it, after what came before it
             self.failure = error
-        except asyncio.CancelledError as error:
-            self.failure = error  # the stream's own, if there is still a reader to hear of it
-            raise
         finally:
-            self.ended = True
-            self._tell(True)
             await _close(self._stream)
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self.ended = True
+        self.cancelled = task.cancelled()
+        self._tell(True)
 
     def _tell(self, news: bool) -> None:
         if self._news is not None and not self._news.done():
