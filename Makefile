@@ -18,6 +18,7 @@ help:  ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
 
 setup: $(VENV)/.dev  ## the virtual environment with everything for demo, test and check
+	@echo "Ready. Next: make demo, make test, or . $(BIN)/activate and mas --help"
 
 demo: $(VENV)/.demo  ## three agents stream at once from the embedded model: no key needed
 	@$(BIN)/mas demo $(ARGS)
