@@ -147,12 +147,9 @@ class Encoder:
     # --- parts ----------------------------------------------------------------------------------------------------
 
     def _part(self, index: int, part: Any) -> None:
-        """One item of a candidate's content, after the calls that came before it."""
-        calls = self._calls.get(index)
-        if calls:
-            self._show_calls(index, calls.take())
+        """One item of a candidate's content, after the calls that are complete by now."""
+        self._show_complete_calls()
         self._append(index, part)
-        self._thought.pop(index, None)
 
     def _append(self, index: int, part: Any) -> None:
         if self._event is None or self._index != index:
@@ -161,6 +158,7 @@ class Encoder:
             self._index = index
             self._finished.setdefault(index, False)
         self._event["candidates"][0]["content"]["parts"].append(part)
+        self._thought.pop(index, None)
 
     def _reasoning(self, index: int, record: Reasoning) -> None:
         if record.text or self._thought.get(index) == record.part:
@@ -180,17 +178,17 @@ class Encoder:
             return
         calls = self._calls.setdefault(index, Calls())
         if calls.is_new(record.index):
-            self._show_calls(index, calls.take_complete())
+            self._show_complete_calls()
         calls.add(record)
 
     def _show_calls(self, index: int, parts: list[dict[str, Any]]) -> None:
         for part in parts:
             self._append(index, part)
-            self._thought.pop(index, None)
 
     def _show_complete_calls(self) -> None:
         for index, calls in self._calls.items():
-            self._show_calls(index, calls.take_complete())
+            if calls:
+                self._show_calls(index, calls.take_complete())
 
     def _own(self, index: int, record: Unknown) -> None:
         if record.part is not None:
@@ -223,7 +221,8 @@ class Encoder:
         metadata = write_usage(self._usages.values())
         if not metadata:
             return
-        if self._event is None:
+        if self._event is None or "usageMetadata" in self._event:
+            self._flush()
             self._event = {}
         self._event["usageMetadata"] = metadata
         self._index = -1

@@ -20,26 +20,27 @@ _COUNTS: Final = frozenset({"maxItems", "maxLength", "maxProperties", "minItems"
 _DEEPEST: Final = 200
 
 
-def to_json_schema(schema: Any, depth: int = 0) -> Any:
+def to_json_schema(value: Any, depth: int = 0) -> Any:
     """``type`` in lower case, ``nullable`` as a second type, counts as numbers. JSON Schema itself stays as it is."""
-    if not isinstance(schema, dict) or depth > _DEEPEST:
-        return schema
+    if not isinstance(value, dict) or depth > _DEEPEST:
+        return value
+    schema: dict[str, Any] = value
     found: dict[str, Any] = {}
-    for name, value in schema.items():
-        key: str = _KEYS.get(name, name)
-        if key == "properties" and isinstance(value, dict):
-            found[key] = {name: to_json_schema(inner, depth + 1) for name, inner in value.items()}
-        elif key == "anyOf" and isinstance(value, list):
-            found[key] = [to_json_schema(inner, depth + 1) for inner in value]
+    for name, given in schema.items():
+        key = _KEYS.get(name, name)
+        if key == "properties" and isinstance(given, dict):
+            found[key] = {field: to_json_schema(inner, depth + 1) for field, inner in given.items()}
+        elif key == "anyOf" and isinstance(given, list):
+            found[key] = [to_json_schema(inner, depth + 1) for inner in given]
         elif key == "items":
-            found[key] = to_json_schema(value, depth + 1)
-        elif key == "type" and isinstance(value, str) and value.isupper():
-            if value != "TYPE_UNSPECIFIED":
-                found[key] = value.lower()
-        elif key in _COUNTS and isinstance(value, str) and value.isdigit():
-            found[key] = int(value)
+            found[key] = to_json_schema(given, depth + 1)
+        elif key == "type" and isinstance(given, str) and given.isupper():
+            if given != "TYPE_UNSPECIFIED":
+                found[key] = given.lower()
+        elif key in _COUNTS and isinstance(given, str) and given.isdigit():
+            found[key] = int(given)
         elif key != "nullable":
-            found[key] = value
+            found[key] = given
     if schema.get("nullable") is True:
         _allow_null(found)
     return found
