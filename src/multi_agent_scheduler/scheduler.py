@@ -270,16 +270,15 @@ class _Notices(Watcher):
             self._bus.emit(STREAM_STARTED, self._about(run))
 
     def batch(self, run: Run, records: Sequence[Record], now: float) -> None:
-        if not any(type(record) is Text for record in records):
+        texts = [record.text for record in records if type(record) is Text and record.branch is None and record.text]
+        if not texts:
             return
         if self._last is not None:
             self._gaps.observe(now - self._last)
         self._last = now
         if self._bus.has_listeners(STREAM_CHUNK):
-            for record in records:
-                if isinstance(record, Text) and record.branch is None:
-                    about = {"task_id": self._task.id, "stream_id": run.stream_id, "chunk": record.text}
-                    self._bus.emit(STREAM_CHUNK, about)
+            for text in texts:
+                self._bus.emit(STREAM_CHUNK, {"task_id": self._task.id, "stream_id": run.stream_id, "chunk": text})
 
     def ended(self, run: Run, result: Result) -> None:
         self._metrics.stream_ended(
