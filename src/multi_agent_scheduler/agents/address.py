@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import unquote, urlsplit
 
 from ..errors import InvalidConfiguration
-from .connection import Origin
+from .connection import Origin, Proxy
 
 if TYPE_CHECKING:
     import ssl
@@ -43,13 +43,10 @@ class Address(NamedTuple):
             raise InvalidConfiguration(f"{what} must be a URL such as https://host/v1, not {_shown(url)!r}")
         if parts.username or parts.password:
             raise InvalidConfiguration(f"{what} must not contain a user or a password: pass api_key= or headers=")
-        host = parts.hostname
-        if not host.isascii():
-            try:
-                host = host.encode("idna").decode("ascii")
-            except UnicodeError as error:
-                raise InvalidConfiguration(f"{what}: the host is not a name: {error}") from None
-        return cls(parts.scheme, host, port or _PORTS[parts.scheme], _ascii(parts.path.rstrip("/")), _ascii(parts.query))
+        if port == 0:
+            raise InvalidConfiguration(f"{what} is no URL: nothing can listen on port 0")
+        host, path = _host(parts.hostname, what), _ascii(parts.path.rstrip("/"))
+        return cls(parts.scheme, host, port or _PORTS[parts.scheme], path, _ascii(parts.query))
 
     @property
     def shown(self) -> str:
@@ -104,11 +101,22 @@ class Tls:
         return context
 
 
-def _proxy(address: Address, given: str | None) -> tuple[str, int, str | None] | None:
+def _host(name: str, what: str) -> str:
+    """The host as it is looked up (RFC 5890). It goes into a header too, so nothing but a name or an address may pass."""
+    try:
+        host = name.encode("idna").decode("ascii")
+    except UnicodeError as error:
+        raise InvalidConfiguration(f"{what}: the host {name!r} is no name: {error}") from None
+    if not all(char.isalnum() or char in "-._:%" for char in host):
+        raise InvalidConfiguration(f"{what}: the host {name!r} is no name")
+    return host
+
+
+def _proxy(address: Address, given: str | None) -> Proxy | None:
     if given == "":
         return None
     url = given
-    if url is None:
+    if url is None and not _is_loopback(address.host):  # what runs on this machine is asked directly
         url = _from_environment(address)
     if not url:
         return None
@@ -125,7 +133,11 @@ def _proxy(address: Address, given: str | None) -> tuple[str, int, str | None] |
     if parts.username is not None:
         pair = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
         auth = "Basic " + base64.b64encode(pair.encode()).decode("ascii")
-    return parts.hostname, port, auth
+    return Proxy(parts.hostname, port, auth)
+
+
+def _is_loopback(host: str) -> bool:
+    return host in ("localhost", "::1") or host.endswith(".localhost") or host.startswith("127.")
 
 
 def _from_environment(address: Address) -> str | None:
@@ -133,7 +145,7 @@ def _from_environment(address: Address) -> str | None:
     if not any(os.environ.get(name) or os.environ.get(name.upper()) for name in names):
         return None
     # Heavy to import, needed by few; it knows the many spellings of no_proxy.
-    from urllib.request import getproxies_environment, proxy_bypass_environment
+    from urllib.request import getproxies_environment, proxy_bypass_environment  # type: ignore[attr-defined]
 
     proxies = getproxies_environment()
     if proxy_bypass_environment(f"{address.host}:{address.port}", proxies):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import math
 from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
 from contextlib import aclosing
 from types import TracebackType
 from typing import Any, Final, Literal, Self, TypeAlias
@@ -24,14 +24,12 @@ from ..records import (
     Failed,
     Interrupted,
     Record,
-    Refusal,
     Text,
-    ToolCall,
     Usage,
     is_content,
     numbered,
 )
-from ..request import OPTIONS, Message, Prompt, Request, build
+from ..request import Message, Prompt, Request, build
 from ..task import DEFAULT_TIMEOUTS, Result, Timeouts
 from ..views.summary import Summary
 from ..views.text import TextView
@@ -61,11 +59,15 @@ class Agent(ABC):
     def batches(self, request: Request, ctx: Context) -> AsyncGenerator[Batch, None]:
         """The records of one run, in batches: one for each read, the last record of all being the one terminal.
 
-        An agent's failure is a terminal, never an exception. Closing the generator stops the provider.
+        An agent's failure is a terminal, never an exception. Closing the generator stops the provider. The caller's
+        mistakes raise :class:`~multi_agent_scheduler.errors.CallerError` before the first batch.
         """
 
-    async def aclose(self) -> None:
-        """Close what this agent holds open. It may be used again afterwards."""
+    def check(self, request: Request) -> None:  # noqa: B027 - an agent may have nothing to refuse
+        """Raise what :meth:`batches` raises for a request that this agent cannot send; for use before anything runs."""
+
+    async def aclose(self) -> None:  # noqa: B027 - an agent may hold nothing open
+        """Close what this agent holds open in the running loop. It may be used again afterwards."""
 
     async def __aenter__(self) -> Self:
         return self
@@ -91,7 +93,9 @@ class Agent(ABC):
                     yield record
                 seq += len(batch)
 
-    async def call_stream(self, prompt: Prompt, *, errors: ErrorMode | None = None, **options: Any) -> AsyncIterator[str]:
+    async def call_stream(
+        self, prompt: Prompt, *, errors: ErrorMode | None = None, **options: Any
+    ) -> AsyncIterator[str]:
         """The text of one run, piece by piece as it arrives.
 
         If the agent fails, the last piece is ``\\n[ERROR: <code>: <sentence>]`` and then the typed
@@ -185,9 +189,16 @@ class LeafAgent(Agent):
     protocol: str | None = None
     timeouts: Timeouts | None = None
 
+    def _prepare(self, request: Request) -> Any:
+        """What :meth:`_open` is given: the request, or what it becomes. Raises CallerError for what cannot be sent."""
+        return request
+
     @abstractmethod
-    async def _open(self, request: Request, ctx: Context) -> Source:
+    async def _open(self, prepared: Any, ctx: Context) -> Source:
         """Send the request; returns when the provider has begun to answer. Raises AgentError."""
+
+    def check(self, request: Request) -> None:
+        self._prepare(request)
 
     def _model(self, request: Request) -> str | None:
         """The model that a request will reach."""
@@ -198,6 +209,7 @@ class LeafAgent(Agent):
         return limits if ctx.timeouts is None else ctx.timeouts.over(limits)
 
     async def batches(self, request: Request, ctx: Context) -> AsyncGenerator[Batch, None]:
+        prepared = self._prepare(request)
         limits = self._limits(ctx)
         started = ctx.clock()
         permit = await self._permit(request, ctx, limits)
@@ -211,17 +223,23 @@ class LeafAgent(Agent):
             yield (call.started,)
             try:
                 watch = _Watch(limits, ctx.clock() - started)
-                source = await self._opened(request, ctx, limits, watch)
+                source = await self._opened(prepared, ctx, limits, watch)
                 while True:
                     watch.arm(source)
                     batch = await source.next()
                     watch.disarm()
-                    if batch:
-                        if call.seen(batch):
-                            watch.content()
-                        if type(batch[-1]) in _ENDS:
-                            break
+                    if not batch:
+                        continue
+                    content = call.seen(batch)
+                    if type(batch[-1]) in _ENDS:
+                        break
+                    if content:
+                        watch.content()
                         yield batch
+                    else:
+                        shown = ctx.clock()
+                        yield batch
+                        watch.excuse(ctx.clock() - shown)
             except AgentError as error:
                 batch = (_outcome(error.info),)
             finally:
@@ -244,14 +262,14 @@ class LeafAgent(Agent):
         except TimeoutError:
             return ErrorInfo("timeout_error", f"no permit within the queue limit of {limits.queue:g} s", retryable=True)
 
-    async def _opened(self, request: Request, ctx: Context, limits: Timeouts, watch: _Watch) -> Source:
+    async def _opened(self, prepared: Any, ctx: Context, limits: Timeouts, watch: _Watch) -> Source:
         wait, name = watch.first_wait()
         if wait == math.inf:
-            return await self._open(request, ctx)
+            return await self._open(prepared, ctx)
         deadline = asyncio.timeout(wait)
         try:
             async with deadline:
-                return await self._open(request, ctx)
+                return await self._open(prepared, ctx)
         except TimeoutError:
             if not deadline.expired():
                 raise
@@ -351,6 +369,10 @@ class _Watch:
         self._next = -1.0
         self._name = "between_content"
 
+    def excuse(self, seconds: float) -> None:
+        """The reader was busy for so long with something that was no content: the limit is put off."""
+        self._next += seconds
+
     def cancel(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
@@ -403,5 +425,3 @@ def _characters(message: Message) -> int:
         text = getattr(part, "text", None) or getattr(part, "arguments", None)
         total += len(text) if isinstance(text, str) else 0
     return total
-
-

@@ -16,9 +16,10 @@ __all__ = ["ClaudeAgent"]
 
 
 class ClaudeAgent(HttpAgent):
-    """Claude. The key is ``api_key`` or ``ANTHROPIC_API_KEY``; ``base_url`` (without ``/v1``) or ``ANTHROPIC_BASE_URL``.
+    """Claude. The key is ``api_key`` or ``ANTHROPIC_API_KEY``.
 
-    ``max_tokens``, which the protocol demands, defaults to the model's most.
+    The address is ``base_url`` (without ``/v1``) or ``ANTHROPIC_BASE_URL``. ``max_tokens``, which
+    the protocol demands, defaults to the model's most.
     """
 
     protocol = "anthropic"
@@ -36,7 +37,7 @@ class ClaudeAgent(HttpAgent):
     def _key_headers(self, key: str) -> Mapping[str, str]:
         return {"x-api-key": key}
 
-    def _extra_headers(self, request: Request) -> Mapping[str, str]:  # noqa: ARG002
+    def _extra_headers(self) -> Mapping[str, str]:
         return {"anthropic-version": "2023-06-01"}
 
     def _decode_error(self, status: int, headers: Mapping[str, str], body: bytes) -> ErrorInfo:

@@ -21,15 +21,15 @@ class Preset(NamedTuple):
     base_url: str | None
     key_variable: str | None
     needs_key: bool = True
-    token_field: str = "max_tokens"  # noqa: S105
+    token_field: str = "max_tokens"
     usage_option: bool = True
     """Whether it accepts stream_options.include_usage."""
 
 
 PRESETS: Final[Mapping[str, Preset]] = {
-    "azure": Preset(None, "AZURE_OPENAI_API_KEY", token_field="max_completion_tokens"),  # noqa: S106
+    "azure": Preset(None, "AZURE_OPENAI_API_KEY", token_field="max_completion_tokens"),
     "deepseek": Preset("https://api.deepseek.com/v1", "DEEPSEEK_API_KEY"),
-    "groq": Preset("https://api.groq.com/openai/v1", "GROQ_API_KEY", token_field="max_completion_tokens"),  # noqa: S106
+    "groq": Preset("https://api.groq.com/openai/v1", "GROQ_API_KEY", token_field="max_completion_tokens"),
     "llama.cpp": Preset("http://127.0.0.1:8080/v1", None, needs_key=False),
     "mistral": Preset("https://api.mistral.ai/v1", "MISTRAL_API_KEY", usage_option=False),
     "ollama": Preset("http://127.0.0.1:11434/v1", None, needs_key=False),
@@ -66,8 +66,8 @@ class CompatibleAgent(HttpAgent):
             raise InvalidConfiguration(f"unknown preset {preset!r}; the presets are {', '.join(sorted(PRESETS))}")
         self.preset = preset
         self._kind = PRESETS[preset] if preset is not None else _PLAIN
-        self.key_variable = self._kind.key_variable  # type: ignore[misc]
-        self.needs_key = self._kind.needs_key  # type: ignore[misc]
+        self.key_variable = self._kind.key_variable
+        self.needs_key = self._kind.needs_key
         if preset is not None:
             settings.setdefault("name", preset)
         super().__init__(api_key, model=model, base_url=base_url or self._kind.base_url, **settings)

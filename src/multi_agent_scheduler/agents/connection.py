@@ -1,50 +1,52 @@
-"""HTTP/1.1 connections for answers that stream (RFC 9110, RFC 9112), and the pools that keep them.
+"""One HTTP/1.1 connection, for answers that stream (RFC 9110, RFC 9112).
 
-Why not a ready client: a chunk of an answer costs a third of what the common clients spend on it, nothing that was
-received is thrown away when a connection breaks, and a stop closes the socket at once (docs/decisions/0001). The
-parsing is llhttp's (``httptools``); connecting, TLS and DNS are asyncio's.
+Why not a ready client: a chunk of an answer costs a third less than with the common clients, nothing that was received
+is thrown away when a connection breaks, and a stop closes the socket at once (docs/decisions/0001-own-http-client.md).
+The parsing is llhttp's (``httptools``); connecting, TLS and DNS are asyncio's.
 
-This is the only module that opens a socket. Foreign errors leave it as :class:`ConnectError` (nothing was received),
-:class:`Cut` (the body ended early) or :class:`BadResponse` (what came is not HTTP, or is too large).
+Foreign errors leave this module as :class:`ConnectError` (nothing was received), :class:`Cut` (the answer ended early)
+or :class:`BadResponse` (what came is not HTTP, or its head is too large).
 """
 
 from __future__ import annotations
 
 import asyncio
 import socket
-import weakref
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
-
-from ..errors import InvalidConfiguration
 
 if TYPE_CHECKING:
     import ssl
 
-__all__ = ["BadResponse", "ConnectError", "Connection", "Cut", "Origin", "Pool", "Stalled", "pool"]
+__all__ = ["READ_SIZE", "BadResponse", "ConnectError", "Connection", "Cut", "Origin", "Proxy"]
 
-_HEAD_LIMIT: Final = 128 * 1024  # bytes of a response's head, trailers included
-_HIGH_WATER: Final = 256 * 1024  # bytes of a body held before reading from the socket pauses
-_READ_SIZE: Final = 64 * 1024
-_IDLE_SECONDS: Final = 30.0  # shorter than the providers' own keep-alive, so that they seldom close first
-_IDLE_PER_ORIGIN: Final = 256
-_LINGER_SECONDS: Final = 1.0  # how long a finished answer's connection may take to end its message
+READ_SIZE: Final = 64 * 1024  # bytes that are read from a socket at once
+_HEAD_LIMIT: Final = 128 * 1024  # bytes of a head, of trailers, of anything in an answer that is not its body
+_HIGH_WATER: Final = 256 * 1024  # bytes that wait for the reader before reading from the socket pauses
 
 
 class ConnectError(Exception):
-    """No connection, or it closed before anything came back. ``reused`` says that an idle connection was tried."""
+    """No connection, or it closed before anything came back."""
 
 
 class Cut(Exception):
-    """The connection ended before the message did. All that came before was given out."""
+    """The connection ended before the answer did. All that came before is given out first."""
 
 
 class BadResponse(Exception):
     """The bytes are no HTTP response, or its head is too large."""
 
 
-class Stalled(Exception):
-    """A waiting read was ended by :meth:`Connection.fail`."""
+class Proxy(NamedTuple):
+    """A proxy to go through; ``auth`` is the value of Proxy-Authorization."""
+
+    host: str
+    port: int
+    auth: str | None = None
+
+    def __repr__(self) -> str:
+        return f"Proxy({self.host}:{self.port})"
 
 
 class Origin(NamedTuple):
@@ -53,18 +55,47 @@ class Origin(NamedTuple):
     scheme: str
     host: str
     port: int
-    proxy: tuple[str, int, str | None] | None = None  # host, port, value of Proxy-Authorization
+    proxy: Proxy | None = None
     tls: ssl.SSLContext | None = None
 
     @property
     def authority(self) -> str:
-        """``host:port`` as a Host header or a CONNECT target wants it."""
+        """``host:port``, as the target of a CONNECT wants it."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"{host}:{self.port}"
 
 
 class Connection(asyncio.BufferedProtocol):
-    """One connection; one exchange at a time: :meth:`send`, :meth:`head`, then :meth:`read` until it gives ``b""``."""
+    """One connection; one exchange at a time.
+
+    :meth:`send` a request, wait for its :meth:`head`, then :meth:`take` what came of the body, waiting for an
+    :meth:`arrival` whenever there is nothing yet. An owner may :meth:`close` at any time. ``buffer`` is where reads
+    go; connections of one loop can share one, because each read is taken out of it before the next.
+    """
+
+    __slots__ = (
+        "_aside",
+        "_buffer",
+        "_chunks",
+        "_complete",
+        "_error",
+        "_head_done",
+        "_headers",
+        "_held",
+        "_keep_alive",
+        "_loop",
+        "_lost",
+        "_parser",
+        "_paused",
+        "_received",
+        "_transport",
+        "_until_close",
+        "_waiter",
+        "_write_paused",
+        "on_body",
+        "on_settled",
+        "status",
+    )
 
     def __init__(self, loop: asyncio.AbstractEventLoop, buffer: memoryview) -> None:
         self._loop = loop
@@ -73,107 +104,110 @@ class Connection(asyncio.BufferedProtocol):
         self._waiter: asyncio.Future[None] | None = None
         self._error: Exception | None = None
         self._lost = False
-        self._writable: asyncio.Future[None] | None = None
-        self._on_idle: Callable[[Connection], None] | None = None
-        self._reset()
+        self._write_paused = False
+        self._chunks: list[bytes] = []
+        self.on_body = self._chunks.append  # called by the parser for each piece of the body
+        self.on_settled: Callable[[Connection], None] | None = None
+        """Called once the message is complete or the connection lost, for an owner that no longer reads."""
+        self._renew()
 
-    def _reset(self) -> None:
-        import httptools
-
-        self._parser = httptools.HttpResponseParser(self)
+    def reset(self) -> None:
+        """Forget the last exchange, before the next :meth:`send`."""
         self._headers: dict[str, str] = {}
-        self._head_bytes = 0
+        self._chunks.clear()
+        self._held = 0
+        self._aside = 0  # bytes that came since the last of the body: head, framing, trailers
         self._head_done = False
         self._until_close = False
         self._complete = False
         self._keep_alive = False
         self._received = False
-        self._chunks: list[bytes] = []
-        self._held = 0
         self._paused = False
         self.status = 0
+
+    def _renew(self) -> None:
+        import httptools
+
+        self.reset()
+        self._parser: Any = httptools.HttpResponseParser(self)
 
     # --- what asyncio calls ---------------------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
-        sock = transport.get_extra_info("socket")
-        if sock is not None and sock.family in (socket.AF_INET, socket.AF_INET6):
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        opened = transport.get_extra_info("socket")
+        if opened is not None and opened.family in (socket.AF_INET, socket.AF_INET6):
+            opened.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
 
     def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002
         return self._buffer
 
     def buffer_updated(self, nbytes: int) -> None:
-        if self._complete:  # bytes that nobody asked for: the connection is of no more use
+        if self._complete or self._parser is None:  # bytes that nobody asked for: the connection is of no more use
             self.close()
             return
         self._received = True
-        if not self._head_done:
-            self._head_bytes += nbytes
-            if self._head_bytes > _HEAD_LIMIT:
-                self._break(BadResponse(f"the head of the answer passed {_HEAD_LIMIT} bytes"))
-                return
         try:
             self._parser.feed_data(self._buffer[:nbytes])
-        except Exception as error:  # noqa: BLE001 - httptools raises its own family, and what our callbacks raise
-            self._break(error if isinstance(error, BadResponse) else BadResponse(f"not an HTTP response: {error}"))
+        except Exception as error:  # noqa: BLE001 - the parser's own family, and what our callbacks raise inside it
+            self._break(_garbled(error))
             return
-        if self._held > _HIGH_WATER and not self._paused and self._transport is not None:
-            self._transport.pause_reading()
-            self._paused = True
+        if self._chunks:
+            self._held += nbytes
+            self._aside = 0
+            if self._held > _HIGH_WATER and not self._paused and self._transport is not None:
+                self._transport.pause_reading()
+                self._paused = True
+        else:
+            self._aside += nbytes
+            if self._aside > _HEAD_LIMIT:
+                where = "the framing of the answer" if self._head_done else "the head of the answer"
+                self._break(BadResponse(f"{where} passed {_HEAD_LIMIT} bytes"))
+                return
         if self._head_done:
             self._wake()
 
     def eof_received(self) -> bool:
+        self._ended(None)
         return False  # close our side too
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self._ended(exc)
         self._lost = True
-        self._keep_alive = False
-        if not self._complete and self._error is None:
-            if self._until_close and exc is None:
-                self._complete = True
-            elif not self._received:
-                self._error = ConnectError(_reason(exc, "the server closed the connection without an answer"))
-            else:
-                self._error = Cut(_reason(exc, "the connection closed in the middle of the answer"))
-        self._wake()
-        if self._writable is not None and not self._writable.done():
-            self._writable.set_result(None)
-        if self._on_idle is not None:
-            self._on_idle(self)
+        self._parser = None  # it holds methods of this object: no cycle is left for the collector
+        self._settle()
 
     def pause_writing(self) -> None:
-        self._writable = self._loop.create_future()
+        self._write_paused = True
 
     def resume_writing(self) -> None:
-        if self._writable is not None and not self._writable.done():
-            self._writable.set_result(None)
-        self._writable = None
+        self._write_paused = False
+        self._wake()
 
-    # --- what httptools calls -------------------------------------------------------------------------------------
+    # --- what the parser calls ------------------------------------------------------------------------------------
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        if self._head_done:  # trailers
-            self._head_bytes += len(name) + len(value)
-            if self._head_bytes > _HEAD_LIMIT:
-                raise BadResponse(f"the trailers of the answer passed {_HEAD_LIMIT} bytes")
+        if self._head_done:  # trailers say nothing that is needed
             return
-        self._headers[name.decode("latin-1").lower()] = value.decode("latin-1").strip()
+        key, text = name.decode("latin-1").lower(), value.decode("latin-1").strip()
+        known = self._headers.get(key)
+        self._headers[key] = text if known is None else f"{known}, {text}"
 
     def on_headers_complete(self) -> None:
+        if self._complete:
+            raise BadResponse("a second answer followed the first")
         self.status = self._parser.get_status_code()
-        if 100 <= self.status < 200 and self.status != 101:  # RFC 9110, 15.2: interim answers precede the real one
+        if self.status < 200:  # RFC 9110, 15.2: interim answers precede the real one
+            if self.status == 101:
+                raise BadResponse("the server switched protocols, which it was not asked to do")
             return
+        coding = self._headers.get("transfer-encoding", "").lower()
+        if coding not in ("", "chunked"):
+            raise BadResponse("the answer has a transfer coding that was not asked for")
         self._head_done = True
-        framed = "content-length" in self._headers or "chunked" in self._headers.get("transfer-encoding", "").lower()
+        framed = coding or "content-length" in self._headers
         self._until_close = not framed and self.status not in (204, 304)
-
-    def on_body(self, data: bytes) -> None:
-        self._chunks.append(data)
-        self._held += len(data)
 
     def on_message_complete(self) -> None:
         if not self._head_done:  # an interim answer ended
@@ -181,55 +215,96 @@ class Connection(asyncio.BufferedProtocol):
             return
         self._complete = True
         self._keep_alive = bool(self._parser.should_keep_alive()) and not self._until_close
-        if self._on_idle is not None:
-            self._on_idle(self)
+        self._settle()
 
-    # --- what an agent calls --------------------------------------------------------------------------------------
+    # --- what an owner calls --------------------------------------------------------------------------------------
 
     async def send(self, head: bytes, body: bytes) -> None:
-        """Write a request; returns when the transport has taken it."""
-        if self._transport is None or self._lost:
+        """Write a request; returns when the transport has taken it, or as soon as an answer to what it took is there.
+
+        Raises :class:`ConnectError` if the server closed first.
+        """
+        transport = self._transport
+        if transport is None or self._lost or transport.is_closing():
             raise ConnectError("the server closed the connection")
-        self._transport.write(head + body if len(body) < _READ_SIZE else head)
-        if len(body) >= _READ_SIZE:
-            self._transport.write(body)
-        if self._writable is not None:
-            await self._writable
+        if len(body) < READ_SIZE:
+            transport.write(head + body)
+        else:
+            transport.write(head)
+            transport.write(body)
+        while self._write_paused and not (self._head_done or self._error or self._lost):
+            await self.arrival()
 
     async def head(self) -> Mapping[str, str]:
-        """The headers of the answer, names in lower case; ``status`` is set. Raises as the module says."""
+        """The headers of the answer, names in lower case; ``status`` is set then. Raises as the module says."""
         while not self._head_done:
             if self._error is not None:
                 raise self._error
-            await self._wait()
+            await self.arrival()
         return self._headers
 
-    async def read(self) -> bytes:
-        """What came of the body since the last call, at least one byte; ``b""`` at its end."""
-        while not self._chunks:
-            if self._complete:
-                return b""
-            if self._error is not None:
-                raise self._error
-            await self._wait()
+    def take(self) -> bytes | None:
+        """What came of the body since the last call; ``b""`` is its end, None that nothing is there yet.
+
+        Raises as the module says, but only after all that came has been taken.
+        """
         chunks = self._chunks
-        data = chunks[0] if len(chunks) == 1 else b"".join(chunks)
-        self._chunks = []
-        self._held = 0
-        if self._paused and self._transport is not None and not self._lost:
-            self._transport.resume_reading()
-            self._paused = False
-        return data
+        if chunks:
+            data = chunks[0] if len(chunks) == 1 else b"".join(chunks)
+            chunks.clear()
+            self._held = 0
+            if self._paused:
+                self._paused = False
+                if self._transport is not None and not self._lost:
+                    self._transport.resume_reading()
+            return data
+        if self._complete:
+            return b""
+        if self._error is not None:
+            raise self._error
+        return None
+
+    def arrival(self) -> asyncio.Future[None]:
+        """Done when something has happened: the caller then looks again. One waits at a time."""
+        waiter = self._waiter = self._loop.create_future()
+        return waiter
 
     def fail(self, error: Exception) -> None:
-        """End a read that is waiting (a time limit passed), and close."""
+        """End the exchange from outside, for a time limit: what waits raises ``error``, and the socket is closed."""
         self._break(error)
 
     def close(self) -> None:
         """Close the socket now. Safe to call at any time, from any state."""
         self._keep_alive = False
-        if self._transport is not None and not self._lost:
-            self._transport.abort()
+        transport = self._transport
+        if transport is None or self._lost:
+            return
+        opened = transport.get_extra_info("socket")
+        if opened is not None:
+            # abort() closes in the loop's next round, and a process that was forked off may hold the socket open:
+            # this ends the connection at once, and for all of them.
+            with suppress(OSError, TypeError):  # not connected any more; uvloop's sockets have no shutdown
+                opened.shutdown(socket.SHUT_RDWR)
+        transport.abort()
+
+    def drop_body(self) -> None:
+        """Throw away what came and was not taken."""
+        self._chunks.clear()
+        self._held = 0
+
+    async def start_tls(self, context: ssl.SSLContext, host: str) -> None:
+        """Go on inside TLS, after a proxy opened a tunnel. Raises OSError."""
+        assert self._transport is not None
+        transport = await self._loop.start_tls(self._transport, self, context, server_hostname=host)
+        if transport is None:
+            raise ConnectionResetError("the proxy closed the tunnel")
+        self._transport = transport
+        self._renew()  # a parser that saw the answer to CONNECT would take all that follows for its body
+
+    @property
+    def lost(self) -> bool:
+        """The socket is closed."""
+        return self._lost
 
     @property
     def complete(self) -> bool:
@@ -239,19 +314,39 @@ class Connection(asyncio.BufferedProtocol):
     @property
     def reusable(self) -> bool:
         """Another request may be sent on this connection."""
-        return self._complete and self._keep_alive and not self._lost and not self._chunks
+        return (
+            self._complete
+            and self._keep_alive
+            and not (self._lost or self._chunks or self._write_paused)
+            and self._transport is not None
+            and not self._transport.is_closing()
+        )
 
-    async def _wait(self) -> None:
-        waiter = self._waiter = self._loop.create_future()
-        try:
-            await waiter
-        finally:
-            self._waiter = None
+    # --- inside ---------------------------------------------------------------------------------------------------
 
     def _wake(self) -> None:
         waiter = self._waiter
-        if waiter is not None and not waiter.done():
-            waiter.set_result(None)
+        if waiter is not None:
+            self._waiter = None
+            if not waiter.done():
+                waiter.set_result(None)
+
+    def _settle(self) -> None:
+        settled = self.on_settled
+        if settled is not None:
+            self.on_settled = None
+            settled(self)
+
+    def _ended(self, exc: Exception | None) -> None:
+        self._keep_alive = False
+        if not self._complete and self._error is None:
+            if self._head_done and self._until_close and exc is None:
+                self._complete = True
+            elif not self._received:
+                self._error = ConnectError(_reason(exc, "the server closed the connection without an answer"))
+            else:
+                self._error = Cut(_reason(exc, "the connection closed in the middle of the answer"))
+        self._wake()
 
     def _break(self, error: Exception) -> None:
         if self._error is None and not self._complete:
@@ -260,199 +355,15 @@ class Connection(asyncio.BufferedProtocol):
         self._wake()
 
 
+def _garbled(error: Exception) -> BadResponse:
+    inner = error.__context__  # the parser wraps what a callback raised
+    if isinstance(inner, BadResponse):
+        return inner
+    return BadResponse(f"what came is not an HTTP answer ({error})")
+
+
 def _reason(exc: Exception | None, otherwise: str) -> str:
-    return otherwise if exc is None else f"{otherwise} ({exc.strerror if isinstance(exc, OSError) and exc.strerror else exc})"
-
-
-class Pool:
-    """The connections of one event loop. Closed with the loop, or when the last agent that uses it is closed."""
-
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self.loop = self._loop = loop
-        self._buffer = memoryview(bytearray(_READ_SIZE))  # shared: it is read out before the next socket is looked at
-        self._idle: dict[Origin, list[tuple[float, Connection]]] = {}
-        self._busy: set[Connection] = set()
-        self._sweeper: asyncio.TimerHandle | None = None
-        self._users: set[int] = set()
-        self._guard: AsyncGenerator[None, None] | None = None
-
-    async def use(self, user: object) -> None:
-        """Count an agent as a user of this pool until :meth:`leave`."""
-        self._users.add(id(user))
-        if self._guard is None:
-            # asyncio.run() and friends finish the loop's asynchronous generators before they close it: this one
-            # closes the sockets then, so that a script that never calls aclose() leaks nothing.
-            self._guard = _closing(self)
-            await self._guard.__anext__()
-
-    async def leave(self, user: object) -> None:
-        """An agent is done; the last one closes all connections."""
-        self._users.discard(id(user))
-        if not self._users:
-            await self.aclose()
-
-    async def acquire(self, origin: Origin, *, fresh: bool = False) -> tuple[Connection, bool]:
-        """A connection to ``origin``, and whether it was used before. Raises :class:`ConnectError`."""
-        idle = self._idle.get(origin)
-        while idle and not fresh:
-            _, connection = idle.pop()
-            if connection.reusable:
-                connection._on_idle = None
-                connection._reset()
-                self._busy.add(connection)
-                return connection, True
-        connection = await self._connect(origin)
-        self._busy.add(connection)
-        return connection, False
-
-    def release(self, origin: Origin, connection: Connection) -> None:
-        """Give a connection back: kept if its message is complete, given a moment to complete, closed otherwise."""
-        self._busy.discard(connection)
-        if connection.reusable:
-            self._keep(origin, connection)
-        elif connection.complete or connection._lost:
-            connection.close()
-        else:
-            self._linger(origin, connection)
-
-    def discard(self, connection: Connection) -> None:
-        """Close a connection at once."""
-        self._busy.discard(connection)
-        connection.close()
-
-    async def aclose(self) -> None:
-        """Close every connection, busy ones too, and wait until the sockets are closed."""
-        connections = [connection for idle in self._idle.values() for _, connection in idle]
-        connections += self._busy
-        _pools.pop(self._loop, None)
-        self._idle.clear()
-        self._busy.clear()
-        if self._sweeper is not None:
-            self._sweeper.cancel()
-            self._sweeper = None
-        for connection in connections:
-            connection._on_idle = None
-            connection.close()
-        if connections:
-            await asyncio.sleep(0)  # abort() closes the sockets in the loop's next round
-        guard, self._guard = self._guard, None
-        if guard is not None and not guard.ag_running:
-            await guard.aclose()
-
-    def _keep(self, origin: Origin, connection: Connection) -> None:
-        idle = self._idle.setdefault(origin, [])
-        if len(idle) >= _IDLE_PER_ORIGIN:
-            connection.close()
-            return
-        idle.append((self._loop.time(), connection))
-        if self._sweeper is None:
-            self._sweeper = self._loop.call_later(_IDLE_SECONDS / 2, self._sweep)
-
-    def _linger(self, origin: Origin, connection: Connection) -> None:
-        # The protocol's end marker came; the end of the HTTP message is usually one packet behind it.
-        timer = self._loop.call_later(_LINGER_SECONDS, self.discard, connection)
-        self._busy.add(connection)
-
-        def settled(connection: Connection) -> None:
-            connection._on_idle = None
-            timer.cancel()
-            self._busy.discard(connection)
-            if connection.reusable:
-                self._keep(origin, connection)
-            else:
-                connection.close()
-
-        connection._chunks.clear()
-        connection._on_idle = settled
-
-    def _sweep(self) -> None:
-        oldest = self._loop.time() - _IDLE_SECONDS
-        self._sweeper = None
-        for origin, idle in list(self._idle.items()):
-            for since, connection in idle:
-                if since <= oldest or not connection.reusable:
-                    connection.close()
-            idle[:] = [(since, connection) for since, connection in idle if since > oldest and connection.reusable]
-            if not idle:
-                del self._idle[origin]
-        if self._idle:
-            self._sweeper = self._loop.call_later(_IDLE_SECONDS / 2, self._sweep)
-
-    async def _connect(self, origin: Origin) -> Connection:
-        def make() -> Connection:
-            return Connection(self._loop, self._buffer)
-
-        host, port = (origin.proxy[0], origin.proxy[1]) if origin.proxy else (origin.host, origin.port)
-        options: dict[str, Any] = {}
-        if isinstance(self._loop, asyncio.BaseEventLoop) and not _is_address(host):
-            options = {"happy_eyeballs_delay": 0.25, "interleave": 1}  # RFC 8305; uvloop has no such keywords
-        if origin.tls is not None and origin.proxy is None:
-            options |= {"ssl": origin.tls, "server_hostname": origin.host}
-        try:
-            _, connection = await self._loop.create_connection(make, host, port, **options)
-        except OSError as error:  # ssl errors and getaddrinfo's are OSErrors too
-            raise ConnectError(_explain(error, host, port)) from None
-        except (UnicodeError, ValueError) as error:
-            raise InvalidConfiguration(f"the host {host!r} cannot be connected to: {error}") from None
-        if origin.proxy is not None and origin.tls is not None:
-            await self._tunnel(origin, connection)
-        return connection
-
-    async def _tunnel(self, origin: Origin, connection: Connection) -> None:
-        """Ask the proxy for a tunnel (RFC 9110, 9.3.6) and start TLS inside it."""
-        assert origin.proxy is not None
-        auth = f"Proxy-Authorization: {origin.proxy[2]}\r\n" if origin.proxy[2] else ""
-        request = f"CONNECT {origin.authority} HTTP/1.1\r\nHost: {origin.authority}\r\n{auth}\r\n"
-        try:
-            await connection.send(request.encode("latin-1"), b"")
-            await connection.head()
-            if not 200 <= connection.status < 300:
-                raise ConnectError(f"the proxy refused the tunnel with status {connection.status}")
-            assert connection._transport is not None
-            assert origin.tls is not None
-            connection._reset()
-            transport = await self._loop.start_tls(
-                connection._transport, connection, origin.tls, server_hostname=origin.host
-            )
-            if transport is None:
-                raise ConnectError("the proxy closed the tunnel")
-            connection.connection_made(transport)
-        except (OSError, Cut, BadResponse) as error:
-            connection.close()
-            raise ConnectError(f"no tunnel through the proxy {origin.proxy[0]}:{origin.proxy[1]}: {error}") from None
-        except BaseException:
-            connection.close()
-            raise
-
-
-def _is_address(host: str) -> bool:
-    return ":" in host or host.replace(".", "").isdigit()
-
-
-def _explain(error: OSError, host: str, port: int) -> str:
-    if isinstance(error, socket.gaierror):
-        return f"the host {host!r} could not be found"
-    if type(error).__name__ == "SSLCertVerificationError":
-        return f"the certificate of {host}:{port} was not accepted ({getattr(error, 'verify_message', error)})"
-    text = error.strerror or str(error) or type(error).__name__
-    return f"{host}:{port} did not accept the connection ({text})"
-
-
-_pools: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Pool] = weakref.WeakKeyDictionary()
-
-
-def pool() -> Pool:
-    """The pool of the running loop."""
-    loop = asyncio.get_running_loop()
-    found = _pools.get(loop)
-    if found is None:
-        found = _pools[loop] = Pool(loop)
-    return found
-
-
-async def _closing(pool: Pool) -> AsyncGenerator[None, None]:
-    try:
-        yield
-    finally:
-        pool._guard = None
-        await pool.aclose()
+    if exc is None:
+        return otherwise
+    said = exc.strerror if isinstance(exc, OSError) and exc.strerror else str(exc) or type(exc).__name__
+    return f"{otherwise} ({said})"

@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Sequence
-from typing import Any, TypeAlias
+from functools import partial
+from typing import Any, Final, TypeAlias
 
 import msgspec
 
-from ..errors import AgentError, CallerError, ErrorInfo, InvalidConfiguration, InvalidOption, agent_error
+from ..errors import AgentError, ErrorInfo, InvalidConfiguration, InvalidOption, agent_error
 from ..records import Completed, Record, Text
 from ..request import Prompt, Request, build
 from ..task import Timeouts
@@ -21,6 +22,10 @@ __all__ = ["FunctionAgent"]
 _log = logging.getLogger(__name__)
 
 Generator: TypeAlias = Callable[..., AsyncIterator[str | Record]]
+
+_GENERATOR: Final = 0x20  # the flags of a code object, as in the module inspect, which is slow to import
+_COROUTINE: Final = 0x80
+_ASYNC_GENERATOR: Final = 0x200
 
 
 class FunctionAgent(LeafAgent):
@@ -45,10 +50,15 @@ class FunctionAgent(LeafAgent):
     ) -> None:
         if not callable(fn):
             raise InvalidConfiguration(f"FunctionAgent needs an async generator function, not {fn!r}")
+        self.name = name or str(getattr(fn, "__name__", type(fn).__name__))
+        flags = _flags(fn)
+        if flags & (_GENERATOR | _COROUTINE):
+            kind = "a coroutine function (it has no yield)" if flags & _COROUTINE else "a plain generator function"
+            raise InvalidConfiguration(f"FunctionAgent needs an async generator function; {self.name} is {kind}")
         if errors not in ("marker", "raise"):
             raise InvalidOption(f"errors must be 'marker' or 'raise', not {errors!r}")
         self._fn = fn
-        self.name = name or getattr(fn, "__name__", "function")
+        self._lazy = bool(flags & _ASYNC_GENERATOR)  # calling it runs nothing yet
         self.max_concurrent = max_concurrent
         self.timeouts = timeouts
         self.errors = errors
@@ -60,17 +70,28 @@ class FunctionAgent(LeafAgent):
         """The options are the function's own: they travel in ``extra``, unchecked."""
         return msgspec.structs.replace(build(prompt, {}), extra=options)
 
-    async def _open(self, request: Request, ctx: Context) -> Source:  # noqa: ARG002
+    def _prepare(self, request: Request) -> Callable[[], Any]:
+        if not self._lazy:
+            return partial(self._fn, request.prompt, **request.extra)
         try:
             items = self._fn(request.prompt, **request.extra)
-        except CallerError:
+        except TypeError as error:  # only the arguments have been looked at
+            raise InvalidOption(f"{self.name}: {error}") from None
+        return lambda: items
+
+    async def _open(self, prepared: Callable[[], Any], ctx: Context) -> Source:  # noqa: ARG002
+        try:
+            items = prepared()
+        except AgentError:
             raise
-        except Exception as error:  # noqa: BLE001 - the user's code may raise anything
+        except Exception as error:
             raise _failure(error, self.name) from error
         if not hasattr(items, "__anext__"):
-            if hasattr(items, "close"):
-                items.close()  # a coroutine that would otherwise warn that it was never awaited
-            raise InvalidConfiguration(f"{self.name}: the function must be an async generator, it gave {items!r}")
+            close = getattr(items, "close", None)
+            if close is not None:
+                close()  # a coroutine would otherwise warn that it was never awaited
+            problem = f"{self.name} is no async generator function: calling it gave {_article(items)}"
+            raise agent_error(ErrorInfo("agent_error", problem))
         return _FunctionSource(items, self.name)
 
 
@@ -79,6 +100,7 @@ class _FunctionSource(Source):
         self._items = items
         self._name = name
         self._task: asyncio.Task[Any] | None = None
+        self._cancels = 0  # that the task had been asked for before the one of a time limit
         self._failure: ErrorInfo | None = None
 
     async def next(self) -> Sequence[Record]:
@@ -86,29 +108,39 @@ class _FunctionSource(Source):
         try:
             item = await self._items.__anext__()
         except StopAsyncIteration:
+            self._check_limit()
             return [Completed("stop")]
         except asyncio.CancelledError:
-            if self._failure is None or self._task is None:
-                raise
-            self._task.uncancel()  # it was our time limit, not somebody's cancel
-            raise agent_error(self._failure) from None
-        except AgentError:
+            self._check_limit()
             raise
-        except Exception as error:  # noqa: BLE001 - the user's code may raise anything
+        except AgentError:
+            self._check_limit()
+            raise
+        except Exception as error:
+            self._check_limit()
             raise _failure(error, self._name) from error
         finally:
             self._task = None
+        self._check_limit()
         if isinstance(item, str):
             return [Text(item)] if item else []
         if isinstance(item, Record):
             return [item]
-        problem = f"{self._name} gave {type(item).__name__}; an agent gives str or records"
+        problem = f"{self._name} gave {_article(item)}; an agent gives str or records"
         raise agent_error(ErrorInfo("agent_error", problem))
 
     def fail(self, info: ErrorInfo) -> None:
-        if self._task is not None:
+        if self._task is not None and self._failure is None:
             self._failure = info
+            self._cancels = self._task.cancelling()
             self._task.cancel()
+
+    def _check_limit(self) -> None:
+        """Raise for a time limit that passed, whatever the function made of being cancelled for it."""
+        if self._failure is None or self._task is None:
+            return
+        if self._task.uncancel() <= self._cancels:  # else somebody else has cancelled the task as well: that goes first
+            raise agent_error(self._failure) from None
 
     async def aclose(self) -> None:
         close = getattr(self._items, "aclose", None)
@@ -116,12 +148,24 @@ class _FunctionSource(Source):
             return
         try:
             await close()
-        except Exception:
+        except Exception:  # noqa: BLE001 - the user's code may raise anything, and the stream has had its outcome
             _log.exception("%s raised while it was being closed", self._name)
+
+
+def _flags(fn: Any) -> int:
+    while isinstance(fn, partial):
+        fn = fn.func
+    if not hasattr(fn, "__code__"):
+        fn = type(fn).__call__
+    flags: int = getattr(getattr(fn, "__code__", None), "co_flags", 0)
+    return flags
+
+
+def _article(thing: object) -> str:
+    name = type(thing).__name__
+    return f"{'an' if name[:1].lower() in 'aeiou' else 'a'} {name}"
 
 
 def _failure(error: Exception, name: str) -> AgentError:
     _log.warning("%s raised %s", name, type(error).__name__, exc_info=error)
     return agent_error(ErrorInfo("agent_error", f"{name} raised {type(error).__name__}"))
-
-

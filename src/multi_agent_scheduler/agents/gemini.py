@@ -16,7 +16,10 @@ __all__ = ["GeminiAgent"]
 
 
 class GeminiAgent(HttpAgent):
-    """Gemini. The key is ``api_key`` or ``GEMINI_API_KEY``; ``base_url`` (without a version) or ``GOOGLE_GEMINI_BASE_URL``."""
+    """Gemini. The key is ``api_key`` or ``GEMINI_API_KEY``.
+
+    The address is ``base_url`` (without a version) or ``GOOGLE_GEMINI_BASE_URL``.
+    """
 
     protocol = "gemini"
     default_name = "gemini"

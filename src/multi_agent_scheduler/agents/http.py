@@ -1,57 +1,35 @@
-"""Agents that ask a provider over HTTP: settings, keys, TLS, proxies, and one exchange from request to outcome.
-
-Foreign failures become this project's errors here and nowhere else.
-"""
+"""Agents that ask a provider over HTTP: their settings, and how a request is made ready to be sent."""
 
 from __future__ import annotations
 
-import asyncio
+import logging
+import math
 import os
-import zlib
 from abc import abstractmethod
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any, ClassVar, Final, TypeAlias, TypedDict, Unpack
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, ClassVar, TypeAlias, TypedDict, Unpack
 
 import msgspec
 
 from .. import __about__
 from ..errors import ErrorInfo, InvalidConfiguration, InvalidOption, agent_error
-from ..records import Interrupted, Record
-from ..request import Request
+from ..request import OPTIONS, Prompt, Request
 from ..task import Timeouts
 from ..wire.decoder import StreamDecoder
-from ..wire.failure import redact
 from .address import Address, Tls
 from .base import ErrorMode, LeafAgent, Source
-from .connection import BadResponse, ConnectError, Connection, Cut, Origin, Pool, pool
+from .connection import Origin
 from .context import Context
+from .credentials import Secret, checked_headers, secrets_of
+from .exchange import Exchange, answered, head_of
+from .pool import close_for, pool
 
-__all__ = ["Auth", "HttpAgent", "HttpSettings", "Secret"]
+__all__ = ["Auth", "HttpAgent", "HttpSettings"]
+
+_log = logging.getLogger(__name__)
 
 Auth: TypeAlias = Callable[[], Awaitable[str]]
 """An async callable that gives a token; asked before each request, so that a token may expire."""
-
-_ERROR_BODY: Final = 64 * 1024  # bytes of an error answer that are looked at
-
-
-class Secret:
-    """A key that does not show itself: ``repr``, ``str``, logs and errors have stars."""
-
-    __slots__ = ("_value",)
-
-    def __init__(self, value: str, source: str) -> None:
-        if not value.isascii() or not value.isprintable() or " " in value:
-            raise InvalidConfiguration(
-                f"the key from {source} is malformed: a key has no spaces, line ends or non-ASCII characters"
-            )
-        self._value = value
-
-    def reveal(self) -> str:
-        """The key itself, for a request's header."""
-        return self._value
-
-    def __repr__(self) -> str:
-        return "Secret('***')"
 
 
 class HttpSettings(TypedDict, total=False):
@@ -90,16 +68,32 @@ class _Settings(msgspec.Struct, kw_only=True):
     max_response_bytes: int = 64 * 1024 * 1024
     defaults: Mapping[str, Any] | None = None
 
+    def __repr__(self) -> str:
+        return "_Settings(...)"  # headers and the proxy's address may hold secrets
+
+
+class _Ready(msgspec.Struct):
+    """A request that can be sent."""
+
+    exchange: Exchange
+    headers: dict[str, str]
+    path: str
+    """Of the address, for the log: without a query, which may hold a secret."""
+
 
 class HttpAgent(LeafAgent):
-    """The base of the agents that speak to a provider over HTTP."""
+    """The base of the agents that speak to a provider over HTTP.
+
+    A protocol's agent says where the defaults come from, and overrides :meth:`_exchange`, :meth:`_decode_error` and,
+    where it differs, how a key travels.
+    """
 
     default_name: ClassVar[str]
     default_model: ClassVar[str | None] = None
     default_base_url: ClassVar[str | None] = None
-    key_variable: ClassVar[str | None] = None
     base_url_variable: ClassVar[str | None] = None
-    needs_key: ClassVar[bool] = True
+    key_variable: str | None = None
+    needs_key: bool = True
 
     def __init__(
         self,
@@ -109,14 +103,10 @@ class HttpAgent(LeafAgent):
         base_url: str | None = None,
         **settings: Unpack[HttpSettings],
     ) -> None:
-        try:
-            chosen = _Settings(**settings)
-        except TypeError as error:
-            raise InvalidOption(f"{type(self).__name__}: {error}") from None
-        if isinstance(chosen.max_concurrent, bool) or not isinstance(chosen.max_concurrent, int) or chosen.max_concurrent < 1:
-            raise InvalidOption(f"max_concurrent must be a whole number from 1, not {chosen.max_concurrent!r}")
-        if chosen.errors not in ("marker", "raise"):
-            raise InvalidOption(f"errors must be 'marker' or 'raise', not {chosen.errors!r}")
+        kind = type(self).__name__
+        chosen = _checked(settings, kind)
+        if model is not None and not isinstance(model, str):
+            raise InvalidConfiguration(f"{kind}: model must be a string, not {type(model).__name__}")
         self.name = chosen.name or self.default_name
         self.model = model or self.default_model
         self.max_concurrent = chosen.max_concurrent
@@ -125,29 +115,29 @@ class HttpAgent(LeafAgent):
         self._settings = chosen
         self._key = self._find_key(api_key)
         self.base_url = self._find_base_url(base_url)
-        self._address = Address.parse(self.base_url, f"{type(self).__name__}: base_url")
+        self._address = Address.parse(self.base_url, f"{kind}: base_url")
         self._tls = Tls(ca=chosen.ca, client_cert=chosen.client_cert)
-        self._headers = _checked_headers(chosen.headers or {})
-        self._pools: set[Pool] = set()
+        self._headers = checked_headers(chosen.headers or {})
+        self._header_secrets = secrets_of(self._headers)
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}(model={self.model!r}, base_url={self._address.shown!r})"
+        return f"{type(self).__name__}(model={self.model!r}, base_url={self.shown_url!r})"
 
     # --- what a protocol's agent says -----------------------------------------------------------------------------
 
     @abstractmethod
     def _exchange(self, request: Request) -> tuple[str, dict[str, Any], StreamDecoder]:
-        """The path below base_url, the body, and the decoder for the answer. Raises CallerError for what cannot be sent."""
+        """The path below base_url, the body, the decoder for the answer. Raises CallerError for what cannot be sent."""
+
+    @abstractmethod
+    def _decode_error(self, status: int, headers: Mapping[str, str], body: bytes) -> ErrorInfo:
+        """What an answer with another status than 200 means; header names are in lower case."""
 
     def _key_headers(self, key: str) -> Mapping[str, str]:
         """The headers that carry an API key. A token from ``auth`` is always sent as a bearer token."""
         return {"authorization": f"Bearer {key}"}
 
-    @abstractmethod
-    def _decode_error(self, status: int, headers: Mapping[str, str], body: bytes) -> ErrorInfo:
-        """What a non-200 answer means."""
-
-    def _extra_headers(self, request: Request) -> Mapping[str, str]:  # noqa: ARG002
+    def _extra_headers(self) -> Mapping[str, str]:
         """More headers of the protocol."""
         return {}
 
@@ -161,275 +151,112 @@ class HttpAgent(LeafAgent):
         variable = f" or set {self.key_variable}" if self.key_variable else ""
         return f"no API key: pass api_key={variable}"
 
-    def request(self, prompt: Any, **options: Any) -> Request:
+    @property
+    def shown_url(self) -> str:
+        """Where this agent asks, for people: without a query, which may hold a key."""
+        return self._address.shown
+
+    def request(self, prompt: Prompt, **options: Any) -> Request:
         defaults = self._settings.defaults
         return super().request(prompt, **({**defaults, **options} if defaults else options))
 
     async def aclose(self) -> None:
-        pools, self._pools = self._pools, set()
-        running = asyncio.get_running_loop()
-        for used in pools:
-            if used.loop is running:
-                await used.leave(self)
+        await close_for(self)
 
     # --- one exchange ---------------------------------------------------------------------------------------------
 
     def _model(self, request: Request) -> str | None:
         return request.model or self.model
 
-    async def _open(self, request: Request, ctx: Context) -> Source:
-        missing = self.key_missing
-        if missing is not None:
-            raise agent_error(ErrorInfo("authentication_error", missing))
+    def _prepare(self, request: Request) -> _Ready:
         path, body, decoder = self._exchange(request)
-        payload = msgspec.json.encode(body)
+        origin, target = self._route(path)
+        exchange = Exchange(
+            origin=origin,
+            target=target,
+            payload=msgspec.json.encode(body),
+            decoder=decoder,
+            decode_error=self._decode_error,
+            limit=self._settings.max_response_bytes,
+        )
         headers = {
             "content-type": "application/json",
             "accept": "text/event-stream",
             "accept-encoding": "identity",  # small pieces gain nothing, and a bomb cannot be sent by accident
             "user-agent": f"multi-agent-scheduler/{__about__.VERSION}",
-            **await self._credentials(),
-            **self._extra_headers(request),
-            **ctx.trace,
-            **self._headers,
+            **self._extra_headers(),
         }
-        origin, target = self._address.route(path, self._settings.proxy, self._tls)
-        head = _head(target, origin, headers, len(payload))
-        limits = self._limits(ctx)
+        return _Ready(exchange, headers, f"{self._address.path}{path.partition('?')[0]}")
+
+    def _route(self, path: str) -> tuple[Origin, str]:
+        return self._address.route(path, self._settings.proxy, self._tls)
+
+    async def _open(self, prepared: _Ready, ctx: Context) -> Source:
+        missing = self.key_missing
+        if missing is not None:
+            raise agent_error(ErrorInfo("authentication_error", missing))
+        exchange, token = prepared.exchange, await self._token()
+        headers = {**prepared.headers, **ctx.trace}
+        exchange.secrets = self._header_secrets
+        if token is not None:
+            exchange.secrets += (token,)
+            if self._settings.auth is not None:
+                headers["authorization"] = f"Bearer {token.reveal()}"
+            else:
+                headers |= self._key_headers(token.reveal())
         used = pool()
-        if used not in self._pools:
-            await used.use(self)
-            self._pools.add(used)
-        connection = await _exchanged(used, origin, head, payload, limits.connect)
-        source = HttpSource(used, origin, connection, decoder, self._settings.max_response_bytes)
-        try:
-            await source.begin(self._decode_error)
-        except BaseException:
-            await source.aclose()
-            raise
+        await used.use(self)
+        connect = self._limits(ctx).connect or math.inf
+        source = await answered(used, exchange, head_of(exchange, {**headers, **self._headers}), connect)
+        if _log.isEnabledFor(logging.DEBUG):
+            where = f"{exchange.origin.scheme}://{exchange.origin.authority}{prepared.path}"
+            _log.debug("%s: an answer from %s begins, request id %s", self.name, where, source.request_id)
         return source
 
-    async def _credentials(self) -> Mapping[str, str]:
-        if self._settings.auth is not None:
-            token = Secret(await self._settings.auth(), "auth()").reveal()
-            return {"authorization": f"Bearer {token}"}
-        return self._key_headers(self._key.reveal()) if self._key is not None else {}
+    async def _token(self) -> Secret | None:
+        auth = self._settings.auth
+        if auth is None:
+            return self._key
+        try:
+            return Secret(await auth(), "the token from auth()")
+        except InvalidConfiguration as error:
+            raise agent_error(ErrorInfo("authentication_error", str(error))) from None
+        except Exception as error:
+            problem = f"auth() raised {type(error).__name__}"
+            raise agent_error(ErrorInfo("authentication_error", problem)) from error
 
     def _find_key(self, given: str | None) -> Secret | None:
-        if given is not None and not isinstance(given, str):
-            raise InvalidConfiguration(f"{type(self).__name__}: api_key must be a string, not {type(given).__name__}")
         if given:
-            return Secret(given, "api_key")
+            return Secret(given, f"{type(self).__name__}: api_key")
         value = os.environ.get(self.key_variable, "") if self.key_variable else ""
-        return Secret(value, str(self.key_variable)) if value else None
+        return Secret(value, f"{type(self).__name__}: the key in {self.key_variable}") if value else None
 
     def _find_base_url(self, given: str | None) -> str:
-        url = given or (os.environ.get(self.base_url_variable) if self.base_url_variable else None) or self.default_base_url
+        variable = os.environ.get(self.base_url_variable) if self.base_url_variable else None
+        url = given or variable or self.default_base_url
         if not url:
             raise InvalidConfiguration(f"{type(self).__name__} needs base_url=, the address of the endpoint")
         return url
 
 
-class HttpSource(Source):
-    """One answer over one connection."""
-
-    def __init__(
-        self, used: Pool, origin: Origin, connection: Connection, decoder: StreamDecoder, limit: int
-    ) -> None:
-        self._pool = used
-        self._origin = origin
-        self._connection = connection
-        self._decoder = decoder
-        self._left = limit
-        self._unzip: Any = None
-        self._failure: ErrorInfo | None = None
-
-    @property
-    def response_id(self) -> str | None:  # type: ignore[override]
-        return self._decoder.response_id
-
-    @property
-    def model(self) -> str | None:  # type: ignore[override]
-        return self._decoder.model
-
-    async def begin(self, decode_error: Callable[[int, Mapping[str, str], bytes], ErrorInfo]) -> None:
-        """Look at the head of the answer; raises AgentError unless the body can be decoded."""
-        headers = await self._connection.head()
-        request_id = headers.get("x-request-id") or headers.get("request-id") or headers.get("x-goog-request-id")
-        self.request_id = redact(request_id) if request_id else None
-        status = self._connection.status
-        if 300 <= status < 400:
-            where = redact(headers.get("location", "nowhere"))
-            problem = f"the provider redirected the request (to {where}); redirects are not followed: set base_url"
-            raise agent_error(ErrorInfo("invalid_request_error", problem, status=status, request_id=self.request_id))
-        self._choose_coding(headers.get("content-encoding", "").strip().lower())
-        if status != 200:
-            body = await self._error_body()
-            info = decode_error(status, headers, body)
-            raise agent_error(info if info.request_id else msgspec.structs.replace(info, request_id=self.request_id))
-
-    def _choose_coding(self, coding: str) -> None:
-        if coding in ("", "identity"):
-            return
-        if coding not in ("gzip", "x-gzip", "deflate"):
-            problem = f"the answer is compressed as {redact(coding)!r}, which was not asked for"
-            raise agent_error(ErrorInfo("protocol_error", problem, status=self._connection.status))
-        self._unzip = zlib.decompressobj(zlib.MAX_WBITS | 32)
-
-    async def _error_body(self) -> bytes:
-        body = bytearray()
-        try:
-            while len(body) < _ERROR_BODY:
-                data = await self._connection.read()
-                if not data:
-                    break
-                for piece in self._plain(data):
-                    body += piece
-                    if len(body) >= _ERROR_BODY:
-                        break
-        except (Cut, BadResponse, zlib.error):
-            pass  # the status tells enough
-        return bytes(body[:_ERROR_BODY])
-
-    async def next(self) -> Sequence[Record]:
-        decoder = self._decoder
-        try:
-            data = await self._connection.read()
-        except (Cut, ConnectError, BadResponse) as error:
-            return self._cut(str(error))
-        if self._failure is not None:
-            raise agent_error(self._failure)
-        if not data:
-            return decoder.close()
-        self._left -= len(data)
-        if self._left < 0:
-            raise agent_error(_too_large())
-        if self._unzip is None:
-            return decoder.feed(data)
-        return self._decompressed(data)
-
-    def _decompressed(self, data: bytes) -> Sequence[Record]:
-        records: list[Record] = []
-        try:
-            for piece in self._plain(data):
-                self._left -= len(piece)
-                if self._left < 0:
-                    raise agent_error(_too_large())
-                records += self._decoder.feed(piece)
-                if self._decoder.done:
-                    break
-        except zlib.error:
-            raise agent_error(ErrorInfo("protocol_error", "the answer's compression is broken")) from None
-        return records
-
-    def _plain(self, data: bytes) -> Any:
-        """The body's bytes without its content coding, in pieces of at most 64 KiB."""
-        if self._unzip is None:
-            yield data
-            return
-        while data:
-            piece = self._unzip.decompress(data, 65536)
-            if piece:
-                yield piece
-            data = self._unzip.unconsumed_tail
-            if not piece and not data:
-                return
-
-    def _cut(self, reason: str) -> Sequence[Record]:
-        if self._failure is not None:
-            raise agent_error(self._failure)
-        records = self._decoder.close()
-        if records and isinstance(records[-1], Interrupted):
-            info = records[-1].error
-            records[-1] = Interrupted(msgspec.structs.replace(info, message=f"{info.message}: {reason}"))
-        return records
-
-    def fail(self, info: ErrorInfo) -> None:
-        self._failure = info
-        self._connection.fail(Cut(info.message))
-
-    async def aclose(self) -> None:
-        if self._decoder.done and self._failure is None:
-            self._pool.release(self._origin, self._connection)
-        else:
-            self._pool.discard(self._connection)
-
-
-def _too_large() -> ErrorInfo:
-    return ErrorInfo("response_too_large", "the answer is larger than max_response_bytes allows")
-
-
-async def _exchanged(
-    used: Pool, origin: Origin, head: bytes, payload: bytes, connect: float | None
-) -> Connection:
-    """A connection on which the request was sent and an answer has begun.
-
-    An idle connection that the server closes just as it is used is replaced once by a fresh one: nothing had come
-    back, so nothing was lost (RFC 9112, 9.3.1).
-    """
-    connection, reused = await _acquired(used, origin, connect, fresh=False)
-    while True:
-        try:
-            await connection.send(head, payload)
-            await connection.head()
-        except ConnectError as error:
-            used.discard(connection)
-            if not reused:
-                raise agent_error(ErrorInfo("connection_error", str(error), retryable=True)) from None
-            connection, reused = await _acquired(used, origin, connect, fresh=True)
-        except Cut as error:
-            used.discard(connection)
-            raise agent_error(ErrorInfo("interrupted", str(error), retryable=True)) from None
-        except BadResponse as error:
-            used.discard(connection)
-            raise agent_error(ErrorInfo("protocol_error", redact(str(error)))) from None
-        except BaseException:
-            used.discard(connection)
-            raise
-        else:
-            return connection
-
-
-async def _acquired(used: Pool, origin: Origin, connect: float | None, *, fresh: bool) -> tuple[Connection, bool]:
-    deadline = asyncio.timeout(connect)
-    try:
-        async with deadline:
-            return await used.acquire(origin, fresh=fresh)
-    except ConnectError as error:
-        raise agent_error(ErrorInfo("connection_error", redact(str(error)), retryable=True)) from None
-    except TimeoutError:
-        if not deadline.expired():
-            raise
-        problem = f"no connection within the connect limit of {connect:g} s"
-        raise agent_error(ErrorInfo("timeout_error", problem, retryable=True)) from None
-
-
-def _head(target: str, origin: Origin, headers: Mapping[str, str], length: int) -> bytes:
-    default = 443 if origin.scheme == "https" else 80
-    host = origin.authority if origin.port != default else origin.authority.rpartition(":")[0]
-    lines = [f"POST {target} HTTP/1.1", f"host: {host}", f"content-length: {length}"]
-    lines += [f"{name}: {value}" for name, value in headers.items()]
-    if origin.proxy is not None and origin.scheme == "http" and origin.proxy[2]:
-        lines.append(f"proxy-authorization: {origin.proxy[2]}")
-    return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
-
-
-_TOKEN: Final = frozenset("!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ")
-_FRAMING: Final = frozenset({"host", "content-length", "transfer-encoding", "connection", "accept-encoding"})
-
-
-def _checked_headers(headers: Mapping[str, str]) -> dict[str, str]:
-    checked: dict[str, str] = {}
-    for name, value in headers.items():
-        if not isinstance(name, str) or not name or not _TOKEN.issuperset(name):
-            raise InvalidConfiguration(f"headers: {name!r} is not the name of a header")
-        if name.lower() in _FRAMING:
-            raise InvalidConfiguration(f"headers: {name} is set by the connection itself")
-        if not isinstance(value, str) or any(char in value for char in "\r\n\0"):
-            raise InvalidConfiguration(f"headers: the value of {name} must be a string on one line")
-        try:
-            value.encode("latin-1")
-        except UnicodeEncodeError:
-            raise InvalidConfiguration(f"headers: the value of {name} has characters outside Latin-1") from None
-        checked[name.lower()] = value
-    return checked
+def _checked(settings: HttpSettings, kind: str) -> _Settings:
+    unknown = settings.keys() - set(_Settings.__struct_fields__)
+    if unknown:
+        known = ", ".join(sorted(("api_key", "base_url", "model", *_Settings.__struct_fields__)))
+        raise InvalidOption(f"{kind}: unknown keyword {min(unknown)!r}; the keywords are {known}")
+    chosen = _Settings(**settings)
+    for name in ("max_concurrent", "max_response_bytes"):
+        value = getattr(chosen, name)
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise InvalidOption(f"{name} must be a whole number from 1, not {value!r}")
+    if chosen.errors not in ("marker", "raise"):
+        raise InvalidOption(f"errors must be 'marker' or 'raise', not {chosen.errors!r}")
+    if chosen.timeouts is not None and not isinstance(chosen.timeouts, Timeouts):
+        raise InvalidOption(f"timeouts must be a Timeouts, not {chosen.timeouts!r}")
+    if chosen.auth is not None and not callable(chosen.auth):
+        raise InvalidOption(f"auth must be an async callable that gives a token, not a {type(chosen.auth).__name__}")
+    if chosen.defaults is not None:
+        wrong = min(chosen.defaults.keys() - OPTIONS, default=None)
+        if wrong is not None:
+            raise InvalidOption(f"defaults: unknown option {wrong!r}; the options are {', '.join(sorted(OPTIONS))}")
+    return chosen

@@ -17,7 +17,7 @@ __all__ = ["OpenAIAgent"]
 class OpenAIAgent(HttpAgent):
     """OpenAI. ``api`` is ``"chat"`` (chat completions) or ``"responses"``.
 
-    The key is ``api_key`` or ``OPENAI_API_KEY``; ``base_url`` (with ``/v1``) or ``OPENAI_BASE_URL``.
+    The key is ``api_key`` or ``OPENAI_API_KEY``; the address is ``base_url`` (with ``/v1``) or ``OPENAI_BASE_URL``.
     """
 
     default_name = "openai"
@@ -45,9 +45,9 @@ class OpenAIAgent(HttpAgent):
         model = self._model(request) or ""
         if self.api == "responses":
             return "/responses", openai_responses.build_request(request, model=model), openai_responses.Decoder()
-        body = openai_chat.build_request(request, model=model, token_field="max_completion_tokens")  # noqa: S106
+        body = openai_chat.build_request(request, model=model, token_field="max_completion_tokens")
         return "/chat/completions", body, openai_chat.Decoder()
 
     def _decode_error(self, status: int, headers: Mapping[str, str], body: bytes) -> ErrorInfo:
-        wire = openai_chat if self.api == "chat" else openai_responses
-        return wire.decode_error(status, headers, body)
+        decode = openai_chat.decode_error if self.api == "chat" else openai_responses.decode_error
+        return decode(status, headers, body)
