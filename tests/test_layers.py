@@ -6,6 +6,7 @@ The rules read the source, so they hold for imports inside functions too; those 
 from __future__ import annotations
 
 import ast
+import re
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -198,6 +199,14 @@ HOUSE: Final = House(Path(multi_agent_scheduler.__file__).parent)
 
 def test_every_module_has_a_layer() -> None:
     assert HOUSE.unplaced() == []
+
+
+def test_the_architecture_page_has_the_same_layers() -> None:
+    page = Path(__file__).parent.parent / "docs" / "architecture.md"
+    rows = re.findall(r"^\| (\d) \| (.+?) \|", page.read_text(encoding="utf-8"), re.MULTILINE)
+    told = {name.rstrip("/"): int(number) for number, names in rows for name in re.findall(r"`([\w/]+)`", names)}
+    there = {name.partition(".")[0] for name in HOUSE.trees}
+    assert told == {name: number for name, number in LAYER_OF.items() if name in there and name.isalpha()}
 
 
 def test_imports_go_down() -> None:

@@ -17,8 +17,8 @@ What a client of Gemini sees of a stream:
 from __future__ import annotations
 
 import re
-import time
 from collections.abc import Sequence
+from time import gmtime, strftime
 from typing import Any, Final, assert_never
 
 import msgspec
@@ -275,4 +275,4 @@ class Encoder:
 
 
 def _timestamp(created: int | None) -> str | None:
-    return None if created is None else time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(created))
+    return None if created is None else strftime("%Y-%m-%dT%H:%M:%SZ", gmtime(created))
