@@ -26,8 +26,8 @@ from multi_agent_scheduler.records import (  # noqa: E402
     Usage,
 )
 from multi_agent_scheduler.wire.gemini import Decoder, Encoder, build_request, parse_request  # noqa: E402
+from tests.wire.gemini_answers import calls_of, expected_calls, text_of  # noqa: E402
 from tests.wire.replay import Recording, decode, recordings  # noqa: E402
-from tests.wire.test_gemini_decode import calls_of, expected_calls, text_of  # noqa: E402
 
 RECORDINGS = recordings("generatecontent")
 every = pytest.mark.parametrize("recording", RECORDINGS, ids=str)

@@ -32,8 +32,8 @@ from multi_agent_scheduler.records import (
     Usage,
 )
 from multi_agent_scheduler.wire.gemini import Decoder, Encoder
+from tests.wire.gemini_answers import answer, calls_of, events, reasoning_of, records_of, text_of
 from tests.wire.replay import Recording, decode, recordings
-from tests.wire.test_gemini_decode import answer, calls_of, events, reasoning_of, records_of, text_of
 
 RECORDINGS = recordings("generatecontent", folders=("registry", "fetched", "synthetic"))
 every = pytest.mark.parametrize("recording", RECORDINGS, ids=str)
@@ -111,6 +111,14 @@ def test_text_is_one_part_of_the_whole_answer_with_its_signature() -> None:
     assert (candidate["finishReason"], candidate["content"]["role"], candidate["index"]) == ("STOP", "model", 0)
 
 
+def test_what_follows_a_signature_is_a_part_of_its_own_in_the_whole_answer() -> None:
+    records: list[Record] = [Text(text="a"), Reasoning(part=1, signature="s"), Text(text="b", part=2), STOP]
+    assert Encoder().body(records)["candidates"][0]["content"]["parts"] == [
+        {"text": "a", "thoughtSignature": "s"},
+        {"text": "b"},
+    ]
+
+
 SIGNATURE = st.sampled_from(["s1", "s2"])
 PARTS = st.one_of(
     st.fixed_dictionaries({"text": st.text(max_size=3)}, optional={"thought": st.just(True)}),
@@ -163,7 +171,7 @@ FINISH = st.sampled_from(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(ANSWERS, FINISH, st.none() | st.integers(0, 9))
 def test_any_answer_of_gemini_comes_back(answers: list[Any], finish: str, seed: int | None) -> None:
     second = any(one["candidates"][0]["index"] == 1 for one in answers)
@@ -220,7 +228,7 @@ ENDS = st.sampled_from(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(st.lists(FOREIGN, max_size=8), ENDS, st.none() | st.integers(0, 9))
 def test_any_stream_can_be_shown_and_ends_as_it_did(records: list[Record], end: Any, seed: int | None) -> None:
     again = decode(Decoder, [encoded([*records, end], seed)])
@@ -288,6 +296,15 @@ def test_fragments_of_calls_become_whole_calls() -> None:
         {"functionCall": {"id": "a", "name": "f", "args": {"x": 1}}},
         {"functionCall": {"id": "b", "name": "g", "args": {"y": 2}}},
     ]
+
+
+def test_calls_keep_their_order() -> None:
+    calls = [("f", "{"), ("g", "{}"), ("h", "{}")]
+    encoder = Encoder()
+    for index, (name, arguments) in enumerate(calls):
+        assert encoder.encode([ToolCall(index=index, id=name, name=name, arguments=arguments)]) == b""
+    (last,) = payloads(encoder.encode([ToolCall(index=0, arguments="}"), STOP]))
+    assert [p["functionCall"]["name"] for p in last["candidates"][0]["content"]["parts"]] == ["f", "g", "h"]
 
 
 def test_a_complete_call_is_shown_before_the_end() -> None:
@@ -408,6 +425,7 @@ def test_details_of_a_block_are_in_the_whole_answer() -> None:
         (Completed("length"), "MAX_TOKENS"),
         (Completed("content_filter", raw_stop_reason="refusal"), "SAFETY"),
         (Completed("other", raw_stop_reason="odd"), "OTHER"),
+        (Completed("other", raw_stop_reason="FINISH_REASON_UNSPECIFIED"), "OTHER"),
         (Completed("other", raw_stop_reason="NO_IMAGE"), "NO_IMAGE"),
         (Completed("content_filter", raw_stop_reason="SPII"), "SPII"),
         (Completed("length", raw_stop_reason="STOP"), "MAX_TOKENS"),

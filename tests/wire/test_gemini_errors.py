@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from multi_agent_scheduler.wire.gemini import decode_error
@@ -95,6 +95,7 @@ JSON = st.recursive(
 )
 
 
+@settings(deadline=None)
 @given(st.integers(400, 599), st.binary(max_size=40) | JSON.map(lambda value: json.dumps(value).encode()))
 def test_any_body_gives_an_error(status: int, content: bytes) -> None:
     assert decode_error(status, {}, content).status == status
