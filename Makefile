@@ -27,9 +27,10 @@ test: $(VENV)/.dev  ## the tests
 	@$(BIN)/pytest $(ARGS)
 
 check: $(VENV)/.dev  ## lint, format and types
-	@$(BIN)/ruff check .
-	@$(BIN)/ruff format --check .
-	@$(BIN)/mypy src $(wildcard tests/typed_api.py)
+	@failed=0; \
+	for command in "ruff check ." "ruff format --check ." "mypy src $(wildcard tests/typed_api.py)"; do \
+	  $(BIN)/$$command || failed=1; done; \
+	exit $$failed
 
 format: $(VENV)/.dev  ## mend what lint and format can mend by themselves
 	@$(BIN)/ruff check --fix .
