@@ -3,7 +3,8 @@
 How the protocol and the records fit together:
 
 - A content block is a ``part``, numbered as the protocol numbers them. Tool calls, the client's and the server's alike,
-  are counted from 0 as ``index``; their arguments are always whole JSON in the end, ``{}`` where there are none.
+  are counted from 0 as ``index``; the arguments of a finished call are JSON, ``{}`` where there are none (those that
+  ``max_tokens`` cut off are not).
 - What has no record of its own is an ``Unknown`` whose ``raw`` is an event of the protocol: unknown events, deltas and
   blocks as they came; for an event that is only partly understood, the event with what is left over. An empty text or
   thinking block, which says nothing, is carried the same way, so that no block is lost and numbers have no gaps.

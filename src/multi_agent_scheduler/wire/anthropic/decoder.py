@@ -415,15 +415,18 @@ class Decoder(StreamDecoder):
 
     # --- an answer that is no stream ------------------------------------------------------------------------------
 
+    def _document(self, payload: Any, out: list[Record]) -> None:
+        if isinstance(payload, dict) and (payload.get("error") or payload.get("type") == "error"):
+            self._end(out, Failed(error_info(payload)))
+        else:
+            super()._document(payload, out)
+
     def _body(self, payload: Any, out: list[Record]) -> None:
         content = payload.get("content") if isinstance(payload, dict) else None
         if isinstance(content, str):
             content = [{"type": "text", "text": content}]
         if not isinstance(content, list):
-            if isinstance(payload, dict) and payload.get("type") == "error":
-                self._end(out, Failed(error_info(payload)))
-            else:
-                super()._body(payload, out)
+            super()._body(payload, out)
             return
         start = {key: value for key, value in payload.items() if key not in _CLOSING and key != "usage"}
         self._message_start({"message": {**start, "content": content}}, out)

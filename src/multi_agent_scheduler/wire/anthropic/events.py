@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, Final
 
 import msgspec
@@ -28,7 +27,7 @@ from ...records import (
     Usage,
 )
 from . import usage as usages
-from .vocabulary import ERROR_TYPES, TOOL_USES, is_tool_result, raw_stop_reason
+from .vocabulary import ERROR_TYPES, is_tool_result, raw_stop_reason
 
 __all__ = ["Events", "to_json"]
 
@@ -182,12 +181,12 @@ class Events:
         delta: dict[str, Any] = {"stop_reason": raw, "stop_sequence": end.stop_sequence}
         extra = self._extra.pop("message_delta", {})
         delta.update(extra.pop("delta", {}))
-        if self._refusal:
+        told = delta.get("stop_details")
+        if self._refusal or (isinstance(told, dict) and told.get("type") == "refusal"):
+            details = {"type": "refusal", "category": None, "explanation": self._refusal or None}
+            delta["stop_details"] = {**details, **told} if isinstance(told, dict) else details
             if end.stop_reason == "stop":
                 delta["stop_reason"] = "refusal"
-            details = {"type": "refusal", "category": None, "explanation": self._refusal}
-            told = delta.get("stop_details")
-            delta["stop_details"] = {**details, **told} if isinstance(told, dict) else details
         usage = usages.render(list(self._usage.values()))
         self._out.append({"type": "message_delta", "delta": delta, "usage": usage, **extra})
         self._out.append({"type": "message_stop", **self._extra.pop("message_stop", {})})
@@ -199,6 +198,7 @@ class Events:
         if error.request_id:
             event["request_id"] = error.request_id
         self._out.append(event)
+        self.current = None
         self.done = True
 
     # --- blocks ---------------------------------------------------------------------------------------------------
@@ -324,8 +324,7 @@ class Events:
         for other in [held for held in self.held if held != part]:
             fields = self.held.pop(other)
             kind = fields["type"]
-            name = "tool" if kind in TOOL_USES else kind
-            self._open((name, other), other, {**_EMPTY.get(kind, {}), **fields})
+            self._open((kind, other), other, {**_EMPTY.get(kind, {}), **fields})
 
 
 def _merged(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
@@ -364,12 +363,12 @@ def _result(record: ToolResult) -> dict[str, Any]:
     return block
 
 
-def to_json(value: Any, *, encode: Callable[[Any], bytes] = _encode) -> bytes:
+def to_json(value: Any) -> bytes:
     """Compact JSON in UTF-8. A lone surrogate, which UTF-8 cannot carry, becomes U+FFFD."""
     try:
-        return encode(value)
+        return _encode(value)
     except UnicodeEncodeError:
-        return encode(_mended(value))
+        return _encode(_mended(value))
 
 
 def _mended(value: Any) -> Any:
