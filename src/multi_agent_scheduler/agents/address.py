@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import os
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import unquote, urlsplit
 
@@ -13,7 +14,7 @@ from .connection import Origin, Proxy
 if TYPE_CHECKING:
     import ssl
 
-__all__ = ["Address", "Tls"]
+__all__ = ["Address", "Tls", "environment_proxy", "parse_proxy"]
 
 _PORTS = {"http": 80, "https": 443}
 
@@ -55,12 +56,11 @@ class Address(NamedTuple):
         port = "" if self.port == _PORTS[self.scheme] else f":{self.port}"
         return f"{self.scheme}://{host}{port}{self.path}"
 
-    def route(self, path: str, proxy: str | None, tls: Tls) -> tuple[Origin, str]:
+    def route(self, path: str, via: Proxy | None, tls: Tls) -> tuple[Origin, str]:
         """The origin to connect to, and the request target, for a path below this address."""
         path, _, query = path.partition("?")
         query = "&".join(part for part in (self.query, query) if part)
         target = f"{self.path}{path}" + (f"?{query}" if query else "")
-        via = _proxy(self, proxy)
         origin = Origin(self.scheme, self.host, self.port, via, tls.context() if self.scheme == "https" else None)
         if via is not None and self.scheme == "http":  # RFC 9112, 3.2.2: a proxy is sent the whole URL
             return origin, f"http://{origin.authority}{target}"
@@ -72,9 +72,12 @@ class Tls:
 
     _shared: dict[tuple[object, ...], ssl.SSLContext] = {}  # noqa: RUF012
 
-    def __init__(self, *, ca: str | None, client_cert: str | tuple[str, str] | None) -> None:
+    def __init__(self, *, ca: str | None, client_cert: str | Sequence[str] | None) -> None:
+        files = () if client_cert is None else (client_cert,) if isinstance(client_cert, str) else tuple(client_cert)
+        if len(files) > 2 or not all(isinstance(file, str) for file in (*files, ca or "")):
+            raise InvalidConfiguration("ca is the name of a file, client_cert of one or of two (certificate, key)")
         self._ca = ca
-        self._cert = client_cert
+        self._cert = files
 
     def context(self) -> ssl.SSLContext:
         """Raises :class:`InvalidConfiguration` if a file cannot be read."""
@@ -91,33 +94,32 @@ class Tls:
             context = ssl.create_default_context(cafile=self._ca)
         except (OSError, ssl.SSLError) as error:
             raise InvalidConfiguration(f"ca: {self._ca!r} cannot be read as CA certificates ({error})") from None
-        if self._cert is not None:
-            files = (self._cert,) if isinstance(self._cert, str) else self._cert
+        if self._cert:
             try:
-                context.load_cert_chain(*files)
+                # Without a password here, OpenSSL would ask for one on the terminal.
+                context.load_cert_chain(self._cert[0], self._cert[1] if len(self._cert) > 1 else None, password="")
             except (OSError, ssl.SSLError) as error:
-                raise InvalidConfiguration(f"client_cert: {self._cert!r} cannot be used ({error})") from None
+                names = " and ".join(map(repr, self._cert))
+                raise InvalidConfiguration(f"client_cert: {names} cannot be used ({error})") from None
         context.set_alpn_protocols(["http/1.1"])
         return context
 
 
 def _host(name: str, what: str) -> str:
-    """The host as it is looked up (RFC 5890). It goes into a header too, so nothing but a name or an address may pass."""
+    """The host as it is looked up (RFC 5890). It goes into a header too: nothing but a name or an address may pass."""
     try:
         host = name.encode("idna").decode("ascii")
-    except UnicodeError as error:
-        raise InvalidConfiguration(f"{what}: the host {name!r} is no name: {error}") from None
-    if not all(char.isalnum() or char in "-._:%" for char in host):
+    except UnicodeError:
+        host = ""
+    if not host or not all(char.isalnum() or char in "-._:%" for char in host):
         raise InvalidConfiguration(f"{what}: the host {name!r} is no name")
     return host
 
 
-def _proxy(address: Address, given: str | None) -> Proxy | None:
-    if given == "":
-        return None
-    url = given
-    if url is None and not _is_loopback(address.host):  # what runs on this machine is asked directly
-        url = _from_environment(address)
+def parse_proxy(url: str, what: str) -> Proxy | None:
+    """Read a proxy's URL; "" is none. ``what`` names it in the :class:`InvalidConfiguration` that a bad one raises."""
+    if not isinstance(url, str):
+        raise InvalidConfiguration(f"{what} must be a string, not {type(url).__name__}")
     if not url:
         return None
     if "://" not in url:
@@ -126,23 +128,20 @@ def _proxy(address: Address, given: str | None) -> Proxy | None:
         parts = urlsplit(url)
         port = parts.port or 80
     except ValueError as error:
-        raise InvalidConfiguration(f"the proxy's address is no URL: {error}") from None
+        raise InvalidConfiguration(f"{what} is no URL: {error}") from None
     if parts.scheme != "http" or not parts.hostname:
-        raise InvalidConfiguration(f"the proxy must be an http:// URL, not {_shown(url)!r}")
+        raise InvalidConfiguration(f"{what} must be a URL such as http://host:3128, not {_shown(url)!r}")
     auth = None
     if parts.username is not None:
         pair = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
         auth = "Basic " + base64.b64encode(pair.encode()).decode("ascii")
-    return Proxy(parts.hostname, port, auth)
+    return Proxy(_host(parts.hostname, what), port, auth)
 
 
-def _is_loopback(host: str) -> bool:
-    return host in ("localhost", "::1") or host.endswith(".localhost") or host.startswith("127.")
-
-
-def _from_environment(address: Address) -> str | None:
+def environment_proxy(address: Address) -> Proxy | None:
+    """The proxy that the environment names for an address; what runs on this machine is asked directly."""
     names = (f"{address.scheme}_proxy", "all_proxy")
-    if not any(os.environ.get(name) or os.environ.get(name.upper()) for name in names):
+    if not any(os.environ.get(name) or os.environ.get(name.upper()) for name in names) or _is_loopback(address.host):
         return None
     # Heavy to import, needed by few; it knows the many spellings of no_proxy.
     from urllib.request import getproxies_environment, proxy_bypass_environment  # type: ignore[attr-defined]
@@ -150,7 +149,15 @@ def _from_environment(address: Address) -> str | None:
     proxies = getproxies_environment()
     if proxy_bypass_environment(f"{address.host}:{address.port}", proxies):
         return None
-    return proxies.get(address.scheme) or proxies.get("all")
+    for name in names:
+        url = proxies.get(name.removesuffix("_proxy"))
+        if url:
+            return parse_proxy(url, f"the proxy in {name.upper()}")
+    return None
+
+
+def _is_loopback(host: str) -> bool:
+    return host in ("localhost", "::1") or host.endswith(".localhost") or host.startswith("127.")
 
 
 def _ascii(text: str) -> str:

@@ -16,7 +16,7 @@ from ..errors import ErrorInfo, InvalidConfiguration, InvalidOption, agent_error
 from ..request import OPTIONS, Prompt, Request
 from ..task import Timeouts
 from ..wire.decoder import StreamDecoder
-from .address import Address, Tls
+from .address import Address, Tls, environment_proxy, parse_proxy
 from .base import ErrorMode, LeafAgent, Source
 from .connection import Origin
 from .context import Context
@@ -116,6 +116,7 @@ class HttpAgent(LeafAgent):
         self._key = self._find_key(api_key)
         self.base_url = self._find_base_url(base_url)
         self._address = Address.parse(self.base_url, f"{kind}: base_url")
+        self._proxy = None if chosen.proxy is None else parse_proxy(chosen.proxy, f"{kind}: proxy")
         self._tls = Tls(ca=chosen.ca, client_cert=chosen.client_cert)
         self._headers = checked_headers(chosen.headers or {})
         self._header_secrets = secrets_of(self._headers)
@@ -189,7 +190,8 @@ class HttpAgent(LeafAgent):
         return _Ready(exchange, headers, f"{self._address.path}{path.partition('?')[0]}")
 
     def _route(self, path: str) -> tuple[Origin, str]:
-        return self._address.route(path, self._settings.proxy, self._tls)
+        via = environment_proxy(self._address) if self._settings.proxy is None else self._proxy
+        return self._address.route(path, via, self._tls)
 
     async def _open(self, prepared: _Ready, ctx: Context) -> Source:
         missing = self.key_missing
