@@ -31,27 +31,30 @@ from .failure import error_object
 from .finish import PROTOCOL, finish_reason
 from .usage import to_usage
 
-__all__ = ["Chunk", "Chunks"]
+__all__ = ["Chunk", "Chunks", "is_sealed"]
 
 Chunk = dict[str, Any]
 
+_LAST_CHOICE: Final = 127  # the API takes an n of at most 128
 _ENVELOPE: Final = frozenset({"id", "object", "created", "model", "usage", "error"})
 
 
 class _Shown:
     """What was shown of one choice."""
 
-    __slots__ = ("begun", "calls", "finished", "plain", "reasoning", "refused")
+    __slots__ = ("annotations", "begun", "calls", "finished", "plain", "plain_part", "reasoning", "refused")
 
     def __init__(self) -> None:
         self.begun = False
         self.finished = False
+        self.annotations = 0  # OpenAI's client wants an index in each item of a list that goes on
         self.refused = False
         self.calls: dict[
             int, int
         ] = {}  # index of the record -> index here, where the provider's own calls are left out
         self.reasoning: dict[int, int] = {}  # part of the record -> index of the reasoning block here
         self.plain = 0  # the block that reasoning without an index belongs to
+        self.plain_part: int | None = None  # the part whose reasoning was last sent without an index
 
 
 class Chunks:
@@ -98,9 +101,12 @@ class Chunks:
                 assert_never(record)
         return []
 
-    def plain(self) -> bool:
-        """Whether a text of the main answer now needs nothing but a chunk with that text."""
-        return self.shown and not self.ended and 0 in self._choices and self._choices[0].begun
+    def plain(self) -> tuple[bool, int | None]:
+        """Whether a text of the main answer now needs nothing but a chunk with that text, and so which reasoning."""
+        main = self._choices.get(0)
+        if main is None or not main.begun or not self.shown or self.ended:
+            return False, None
+        return True, main.plain_part
 
     # --- the kinds of record -----------------------------------------------------------------------------------------
 
@@ -122,11 +128,17 @@ class Chunks:
             case Citation():
                 if self._is_source(record):
                     return [self._source(record)]
-                delta = {"annotations": [_annotation(record)]}
+                delta = {"annotations": [{**_annotation(record), "index": shown.annotations}]}
+                shown.annotations += 1
             case _:
                 assert_never(record)
         self.shown = self.shown or bool(delta)
-        return [self._chunk(index, shown, delta)] if delta else []
+        return [*self._lower(index), self._chunk(index, shown, delta)] if delta else []
+
+    def _lower(self, index: int) -> list[Chunk]:
+        """OpenAI's client counts on choices to begin in order."""
+        lower = ((number, self._choices.setdefault(number, _Shown())) for number in range(index))
+        return [self._chunk(number, shown, {}) for number, shown in lower if not shown.begun]
 
     def _chunk(self, index: int, shown: _Shown, delta: Chunk, finish: str | None = None) -> Chunk:
         if not shown.begun:
@@ -168,7 +180,8 @@ class Chunks:
             choices.append({"finish_reason": None, **choice, **self._chunk(index, shown, delta, finish)["choices"][0]})
             if choice.get("logprobs") is not None:
                 choices[-1]["logprobs"] = choice["logprobs"]
-        return [{**chunk, "choices": choices}]
+        before = self._lower(index) if choices else []
+        return [*before, {**chunk, "choices": choices}]
 
     def _completed(self, record: Completed) -> list[Chunk]:
         self.ended = True
@@ -192,19 +205,25 @@ class Chunks:
 
 
 def _index(branch: str | None) -> int | None:
-    """The choice for a branch: 0 for the main text, n for "n"; None for a branch that has no choice."""
+    """The choice for a branch: 0 for the main text, n for "n" up to 127; None for a branch that has no choice."""
     if branch is None:
         return 0
-    plain = branch.isascii() and branch.isdigit() and branch[0] != "0" and len(branch) < 10
-    return int(branch) if plain else None
+    plain = branch.isascii() and branch.isdigit() and branch[0] != "0" and len(branch) < 4
+    return int(branch) if plain and int(branch) <= _LAST_CHOICE else None
+
+
+def is_sealed(record: Reasoning) -> bool:
+    """Whether there is more to it than text, which ``reasoning_content`` cannot tell."""
+    return bool(record.signature or record.redacted or record.id or record.kind)
 
 
 def _reasoning(shown: _Shown, record: Reasoning) -> Chunk:
     """As ``reasoning_content``, which most clients show, and with a seal, an id or a kind in OpenRouter's form too."""
     block = shown.reasoning.setdefault(record.part, len(shown.reasoning))
-    sealed = record.signature or record.redacted or record.id or record.kind
-    if not sealed and block == shown.plain:
+    if not is_sealed(record) and block == shown.plain:
+        shown.plain_part = record.part
         return {"reasoning_content": record.text} if record.text else {}
+    shown.plain_part = None
     details: list[Chunk] = []
     item = {"id": record.id} if record.id else {}
     if record.text or record.signature or not record.redacted:
@@ -223,6 +242,7 @@ def _renumbered(shown: _Shown, delta: Chunk, part: int | None) -> Chunk:
     if part is None:
         return delta
     block = shown.reasoning.setdefault(part, len(shown.reasoning))
+    shown.plain_part = None
     details = []
     for detail in delta["reasoning_details"]:
         if detail.get("type") != "reasoning.encrypted":

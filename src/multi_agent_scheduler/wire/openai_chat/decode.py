@@ -35,9 +35,12 @@ _ENVELOPE: Final = frozenset(
     {"id", "object", "created", "model", "system_fingerprint", "obfuscation", "choices", "usage"}
 )
 _CHUNK: Final = _ENVELOPE | {"error", "citations", "search_results", "x_groq"}
-_PLAIN_CHOICE: Final = frozenset({"index", "delta", "finish_reason", "logprobs"})
+_NULL_IN_USUAL: Final = ("finish_reason", "logprobs", "native_finish_reason")
+_PLAIN_CHOICE: Final = frozenset({"index", "delta", *_NULL_IN_USUAL})
+_USUAL_CHOICE: Final = _PLAIN_CHOICE | {"content_filter_results"}
 _CHOICE: Final = frozenset({"index", "delta", "message", "finish_reason", "error"})
 _PLAIN_DELTA: Final = frozenset({"content", "role"})
+_USUAL_DELTA: Final = _PLAIN_DELTA | {"reasoning_content"}
 _DELTA: Final = _PLAIN_DELTA | {
     "annotations",
     "function_call",
@@ -50,6 +53,7 @@ _DELTA: Final = _PLAIN_DELTA | {
 }
 _CALL: Final = frozenset({"index", "id", "type", "function", "custom", "extra_content"})
 _DETAIL: Final = frozenset({"type", "text", "summary", "data", "signature", "id", "index"})
+_REMEMBERED: Final = 8
 _NOTHING: Final[tuple[Any, ...]] = (None, "", [], {})
 
 
@@ -63,7 +67,10 @@ class Decoder(StreamDecoder):
         self._choices: dict[int, Choice] = {}
         self._open = 0  # choices without a finish reason
         self._text_part: int | None = None  # of choice 0, once its text has begun
-        self._told: dict[str, Any] = {}
+        self._reasoning_part: int | None = None  # the same for reasoning that has no index
+        self._told: dict[str, Any] = {}  # what stood beside the choices
+        self._quiet = _ENVELOPE  # the fields of a chunk that need no record while those told say the same
+        self._repeated: tuple[tuple[str, Any], ...] = ()
         self._cited: set[tuple[str, str]] = set()
         self._broken: Any = None  # the error of a choice that broke off
         self._usage: Any = None
@@ -71,29 +78,39 @@ class Decoder(StreamDecoder):
     # --- the base's questions ----------------------------------------------------------------------------------------
 
     def _event(self, name: str, payload: dict[str, Any], out: list[Record]) -> None:
+        if not self._usual(payload, out):
+            self._chunk(name, payload, out)
+
+    def _usual(self, payload: dict[str, Any], out: list[Record]) -> bool:
+        """The chunk that nearly all are: one more piece of the text, or of the reasoning, of choice 0."""
         choices = payload.get("choices")
-        if (
-            self._text_part is not None
-            and type(choices) is list
-            and len(choices) == 1
-            and _ENVELOPE.issuperset(payload)
-            and payload.get("usage") is None
-        ):
-            choice = choices[0]
-            if type(choice) is dict and _PLAIN_CHOICE.issuperset(choice):
-                delta = choice.get("delta")
-                if (
-                    type(delta) is dict
-                    and _PLAIN_DELTA.issuperset(delta)
-                    and choice.get("finish_reason") is None
-                    and choice.get("logprobs") is None
-                    and not choice.get("index")
-                ):
-                    text = delta.get("content")
-                    if type(text) is str and text:
-                        out.append(Text(text=text, part=self._text_part))
-                        return
-        self._chunk(name, payload, out)
+        if type(choices) is not list or len(choices) != 1 or not self._quiet.issuperset(payload):
+            return False
+        choice = choices[0]
+        if type(choice) is not dict or not _USUAL_CHOICE.issuperset(choice) or payload.get("usage") is not None:
+            return False
+        delta = choice.get("delta")
+        if type(delta) is not dict or not _USUAL_DELTA.issuperset(delta) or choice.get("index"):
+            return False
+        for key in _NULL_IN_USUAL:
+            if choice.get(key) is not None:
+                return False
+        for key, value in self._repeated:
+            if payload.get(key, value) != value:
+                return False
+        filtered = choice.get("content_filter_results")
+        if filtered and filtered != self._seen(0).told.get("content_filter_results"):
+            return False
+        text, reasoning = delta.get("content"), delta.get("reasoning_content")
+        if type(text) is str and text:
+            if self._text_part is None or reasoning:
+                return False
+            out.append(Text(text=text, part=self._text_part))
+            return True
+        if type(reasoning) is str and reasoning and not text and self._reasoning_part is not None:
+            out.append(Reasoning(text=reasoning, part=self._reasoning_part))
+            return True
+        return False
 
     def _literal(self, data: bytes, out: list[Record]) -> bool:
         if data.strip() != b"[DONE]":
@@ -132,21 +149,30 @@ class Decoder(StreamDecoder):
                 self._choice(choice, out)
             elif choice is not None:
                 out.append(_unknown({"choices": [choice]}))
+        if payload.get("usage"):
+            self._count(payload["usage"], out)
+        error: Any = self._broken
+        if not _ENVELOPE.issuperset(payload):
+            error = self._around(name, payload, out) or error
+        if error:
+            self._end(out, Failed(error_info(error)))
+
+    def _around(self, name: str, payload: dict[str, Any], out: list[Record]) -> Any:
+        """What stands beside the choices; returns the error, if there is one."""
         groq = payload.get("x_groq")
-        for usage in (payload.get("usage"), groq.get("usage") if isinstance(groq, dict) else None):
-            self._count(usage, out)
+        groq = groq if isinstance(groq, dict) else {}
+        if groq.get("usage"):
+            self._count(groq["usage"], out)
         for source in ("search_results", "citations"):
             if payload.get(source):
                 self._sources(source, payload[source], out)
-        error: Any = payload.get("error") or (groq.get("error") if isinstance(groq, dict) else None) or self._broken
+        error = payload.get("error") or groq.get("error")
         if isinstance(error, str):  # Hugging Face TGI puts the type beside it
-            error = {"message": error, "type": payload.get("error_type"), "code": payload.get("code")}
-        elif not error and choices is None and (name == "error" or payload.get("object") == "error"):
-            error = payload
-        elif not _ENVELOPE.issuperset(payload):
-            self._envelope(payload, out)
-        if error:
-            self._end(out, Failed(error_info(error)))
+            return {"message": error, "type": payload.get("error_type"), "code": payload.get("code")}
+        if not error and "choices" not in payload and (name == "error" or payload.get("object") == "error"):
+            return payload
+        self._envelope(payload, out)
+        return error
 
     def _envelope(self, payload: dict[str, Any], out: list[Record]) -> None:
         for key, value in payload.items():
@@ -157,9 +183,12 @@ class Decoder(StreamDecoder):
             if value not in _NOTHING and self._told.get(key) != value:
                 self._told[key] = value
                 out.append(_unknown({key: value}))
+                if len(self._told) <= _REMEMBERED:
+                    self._repeated = tuple(item for item in self._told.items() if item[0] not in _CHUNK)
+                    self._quiet = _ENVELOPE.union(key for key, _ in self._repeated)
 
     def _count(self, usage: Any, out: list[Record]) -> None:
-        if not usage or usage == self._usage:
+        if usage == self._usage:
             return
         self._usage = usage
         out.append(from_usage(usage) if isinstance(usage, dict) else _unknown({"usage": usage}))
@@ -204,7 +233,7 @@ class Decoder(StreamDecoder):
             self._delta(choice, delta, out)
         elif delta is not None:
             out.append(_of(choice, {"delta": delta}))
-        if not _PLAIN_CHOICE.issuperset(raw) or raw.get("logprobs"):
+        if not _PLAIN_CHOICE.issuperset(raw) or raw.get("logprobs") or raw.get("native_finish_reason"):
             self._beside(choice, raw, out)
         finish = raw.get("finish_reason")
         if raw.get("error") or finish == FAILED:
@@ -234,9 +263,11 @@ class Decoder(StreamDecoder):
         content = delta.get("content")
         if type(content) is str:
             self._text(choice, content, out)
-        elif content is not None:
+        elif isinstance(content, list | dict):
             for item in content if isinstance(content, list) else [content]:
                 self._content(choice, item, out)
+        elif content is not None:
+            out.append(_of(choice, {"delta": {"content": content}}))
         if _PLAIN_DELTA.issuperset(delta):
             return
         refusal = delta.get("refusal")
@@ -253,6 +284,8 @@ class Decoder(StreamDecoder):
         if annotations:
             for note in annotations if isinstance(annotations, list) else [annotations]:
                 self._annotation(choice, note, out)
+        if _DELTA.issuperset(delta) and (refusal is None or isinstance(refusal, str)):
+            return
         for key, value in delta.items():
             if value in _NOTHING or (key in _DELTA and (key != "refusal" or isinstance(value, str))):
                 continue
@@ -322,6 +355,8 @@ class Decoder(StreamDecoder):
             if isinstance(text, str) and not said:
                 said = text
                 part = choice.part(("reasoning", choice.reasoning))
+                if choice.branch is None:
+                    self._reasoning_part = part
                 out.append(Reasoning(text=text, part=part, branch=choice.branch))
             else:
                 out.append(_of(choice, {"delta": {field: text}}))
@@ -343,6 +378,7 @@ class Decoder(StreamDecoder):
         key = ("sealed", index) if sealed else ("reasoning", index)
         if not sealed:
             choice.reasoning = index
+            self._reasoning_part = None
         part = choice.part(key)
         rest = {name: value for name, value in detail.items() if name not in _DETAIL and value not in _NOTHING}
         if rest and choice.told.get(key) != rest:

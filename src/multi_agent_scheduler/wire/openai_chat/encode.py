@@ -2,7 +2,7 @@
 
 - Each delta is a chunk of its own. Reasoning is ``reasoning_content``; where it has a seal, an id or a kind, it is told
   in OpenRouter's ``reasoning_details`` too, which can be sent back.
-- Texts of several parts become one content, since this protocol has no blocks. Branches named 1, 2 ... are choices;
+- Texts of several parts become one content, since this protocol has no blocks. Branches named 1 to 127 are choices;
   other branches are not shown, nor are tools that the provider itself ran.
 - Usage comes once, after the finish reason; an answer whose input or output tokens are unknown has none.
 - A failure is an error object in place of the finish reason; the provider's own text is not passed on.
@@ -15,8 +15,8 @@ from typing import Any, Final
 
 import msgspec
 
-from ...records import Record, Text
-from .chunks import Chunk, Chunks
+from ...records import Reasoning, Record, Text
+from .chunks import Chunk, Chunks, is_sealed
 from .message import fold, joined
 
 __all__ = ["Encoder"]
@@ -37,24 +37,30 @@ class Encoder:
         envelope = _json({"id": id, "object": "chat.completion.chunk", "created": created, "model": model})
         self._head = b"data: " + envelope[:-1] + b","
         self._text_head = self._head + b'"choices":[{"index":0,"delta":{"content":'
+        self._reasoning_head = self._head + b'"choices":[{"index":0,"delta":{"reasoning_content":'
         self._chunks = Chunks(include_usage=include_usage)
-        self._plain = False
+        self._plain: tuple[bool, int | None] = (False, None)
 
     def encode(self, records: Sequence[Record]) -> bytes:
         """The bytes that show these records; b"" if there is nothing to show."""
         frames: list[bytes] = []
-        chunks, plain = self._chunks, self._plain
+        chunks = self._chunks
+        plain, thinking = self._plain
         for record in records:
             if plain and type(record) is Text and record.branch is None:
                 if record.text:
-                    frames.append(self._text_head + _json(record.text) + _TEXT_TAIL)
+                    frames.append(self._text_head + _json(record.text) + _TAIL)
+                continue
+            if type(record) is Reasoning and record.part == thinking and not (record.branch or is_sealed(record)):
+                if record.text:
+                    frames.append(self._reasoning_head + _json(record.text) + _TAIL)
                 continue
             ended = chunks.ended
             frames += [self._frame(chunk) for chunk in chunks.of(record)]
-            plain = chunks.plain()
+            plain, thinking = chunks.plain()
             if chunks.ended and not ended and not chunks.failed:
                 frames.append(b"data: [DONE]\n\n")
-        self._plain = plain
+        self._plain = plain, thinking
         return b"".join(frames)
 
     def body(self, records: Sequence[Record]) -> dict[str, Any]:
@@ -81,4 +87,4 @@ class Encoder:
         return self._head + _json(chunk)[1:] + b"\n\n"
 
 
-_TEXT_TAIL: Final = b'},"logprobs":null,"finish_reason":null}]}\n\n'
+_TAIL: Final = b'},"logprobs":null,"finish_reason":null}]}\n\n'

@@ -112,8 +112,8 @@ def _add_list(whole: list[Any], part: list[Any], *, numbered: bool) -> None:
 
 
 def _message(delta: dict[str, Any]) -> dict[str, Any]:
-    calls = delta.pop("tool_calls", None)
     message = {"role": "assistant", "content": None, "refusal": None, **delta}
-    if calls:
-        message["tool_calls"] = [{key: value for key, value in call.items() if key != "index"} for call in calls]
+    for field in ("annotations", "tool_calls"):
+        if field in message:
+            message[field] = [{key: value for key, value in item.items() if key != "index"} for item in message[field]]
     return message
