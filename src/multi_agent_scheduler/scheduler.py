@@ -193,6 +193,7 @@ class MultiAgentScheduler:
             self._check_agent(agent_name, f"task {task.id!r}")
         agent = self.agents[agent_name]
         request = agent.request(task.prompt, **task.options)
+        agent.check(request)
         stream_id = os.urandom(16).hex()
         run = Run(
             self._store,
