@@ -198,6 +198,18 @@ class Answer:
             self._open_call(item, raw, out)
         elif item.type == "message":
             self._rest(item, raw, out)
+        elif item.type != "reasoning":
+            item.begun = raw
+
+    def part_for(self, item: Item, out: list[Record]) -> int:
+        """The part for an event of a hosted tool. Before the first, the item as it was added: what the event belongs
+        to.
+        """
+        part = self.part_of(item)
+        begun, item.begun = item.begun, None
+        if begun is not None and not item.done:
+            self.unknown({"type": "response.output_item.added", "item": begun}, part, out)
+        return part
 
     def finish(self, item: Item, raw: dict[str, Any], out: list[Record]) -> None:
         """A finished item, from its own event or from the final response: what of it was not said is said now."""

@@ -6,11 +6,11 @@ early as it came; servers that leave out deltas, or items, lose nothing. A full 
 is kept as Unknown.
 
 Items that have no record of their own (web searches, code interpreter calls, MCP calls ...) become one Unknown each,
-whole, when they are done, and their deltas with content one Unknown each as they come. Not carried: notices of
-progress that say nothing but their name (``response.web_search_call.searching``), items as they were when they began,
-the ``*.done`` events of deltas that were carried, and the request's own fields repeated in the response object.
-Unknown events are kept without ``sequence_number``, ``obfuscation`` and ``output_index``; their ``part`` is that of
-their item.
+whole, when they are done, and their deltas with content one Unknown each as they come; before the first of these
+comes the event that added the item. Not carried: notices of progress that say nothing but their name
+(``response.web_search_call.searching``), the ``*.done`` events of deltas that were carried, and the request's own
+fields repeated in the response object. Unknown events are kept without ``sequence_number``, ``obfuscation`` and
+``output_index``; their ``part`` is that of their item.
 """
 
 from __future__ import annotations
@@ -226,7 +226,7 @@ class Decoder(StreamDecoder):
             return
         part = None
         if payload.get("item_id") is not None or payload.get("output_index") is not None:
-            part = self._answer.part_of(self._answer.item("", payload))
+            part = self._answer.part_for(self._answer.item("", payload), out)
         if step == "delta":
             self._heard.add((base, part))
         elif step == "done" and (base, part) in self._heard:

@@ -40,7 +40,7 @@ from ...records import (
 from .answer import json_text
 from .frames import CallItem, Content, ItemBase, MessageItem, ReasoningItem, WholeItem, json_bytes
 from .outcome import PROTOCOL, write_outcome, write_usage
-from .spoken import DONE
+from .spoken import DONE, text_of
 
 __all__ = ["Encoder", "body"]
 
@@ -71,7 +71,6 @@ _LIFECYCLE: Final = re.compile(
     r"error|response\.(created|queued|in_progress|completed|incomplete|failed|cancelled|done|output_item\..*|.*_part\.added"
     r"|output_text\.annotation\.added)"
 )
-_HOSTED: Final = re.compile(r"response\.(\w+?_call(?:_output(?=_|\b))?)")
 
 
 class Encoder:
@@ -114,7 +113,6 @@ class Encoder:
         self._reasoning: dict[str, ReasoningItem] = {}  # by the id that the records give
         self._calls: dict[int, CallItem] = {}
         self._by_part: dict[int, ItemBase] = {}  # for what concerns an item as a whole
-        self._hosted: dict[str, WholeItem] = {}  # by id
         self._usage: dict[int, Usage] = {}
         self.done = False
 
@@ -291,16 +289,21 @@ class Encoder:
 
     def _unknown(self, raw: dict[str, Any], part: int | None) -> None:
         kind = raw.get("type")
+        if kind == "response.output_item.added" and part is not None and part not in self._by_part:
+            if isinstance(raw.get("item"), dict):
+                self._hosted(raw["item"], part)
+            return
         if not isinstance(kind, str) or not kind or _LIFECYCLE.fullmatch(kind):
             return  # an event without a type has no place in a typed stream, and nothing may forge the stream's course
         self._begin()
         if kind == "response":
             rest = {key: value for key, value in raw.items() if key not in self._response and key != "type"}
             self._response |= rest
+        elif _LANE_EVENT.fullmatch(kind):
+            if part is not None:
+                self._lane_event(kind, raw, part)
         elif part is None:
             self._send(kind, {key: value for key, value in raw.items() if key != "type"})
-        elif _LANE_EVENT.fullmatch(kind):
-            self._lane_event(kind, raw, part)
         elif kind == "response.content_part.done":
             self._message().unknown(raw.get("part"))
         elif "." in kind:
@@ -330,22 +333,17 @@ class Encoder:
             return  # of a call that has not begun: it will come whole
         fields = {key: value for key, value in raw.items() if key != "type"}
         if kind.endswith(".delta"):
+            if text_of(fields.get("delta")) is not None:
+                fields["delta"] = ""  # text has records; this is not one of them
             self._send(kind, {**where, "delta": "", **fields})
         else:
             self._send(kind, {**where, _LANE_FIELDS.get(kind, "text"): "", **fields})
 
     def _hosted_event(self, kind: str, raw: dict[str, Any], part: int) -> None:
-        """An event of a hosted tool: its item is made known first."""
+        """An event of a hosted tool. If its item was not added before, its place is taken until it comes whole."""
         item = self._by_part.get(part)
         if item is None:
-            known = raw.get("item_id")
-            item_id = self._free_id(known if isinstance(known, str) else None, "item")
-            match = _HOSTED.match(kind)
-            name = match.group(1) if match else "unknown"
-            self._switch()
-            item = WholeItem(self._send, len(self._items), {"id": item_id, "type": name, "status": "in_progress"})
-            self._items.append(item)
-            self._by_part[part] = self._hosted[item_id] = item
+            item = self._hosted(None, part)
         fields = {key: value for key, value in raw.items() if key != "type"}
         self._send(kind, {"output_index": item.index, **fields})
 
@@ -353,13 +351,15 @@ class Encoder:
         """An item that is complete."""
         item = self._by_part.get(part)
         if not isinstance(item, WholeItem) or not item.open:
-            self._switch()
-            begun = {**raw, "status": "in_progress"} if "status" in raw else raw
-            item = self._by_part[part] = WholeItem(self._send, len(self._items), begun)
-            self._items.append(item)
-        if isinstance(raw.get("id"), str):
-            self._ids.add(raw["id"])
+            item = self._hosted(None, part)
         item.finish(raw)
+
+    def _hosted(self, begun: dict[str, Any] | None, part: int) -> WholeItem:
+        self._switch()
+        item = WholeItem(self._send, len(self._items), begun)
+        self._items.append(item)
+        self._by_part[part] = item
+        return item
 
     # --- the stream -----------------------------------------------------------------------------------------------
 

@@ -223,15 +223,28 @@ class CallItem(ItemBase):
 
 
 class WholeItem(ItemBase):
-    """An item that comes in one piece when it is done; before that only its id and type may be known."""
+    """An item that comes in one piece when it is done; events that belong to it may come before."""
 
-    __slots__ = ()
+    __slots__ = ("begun",)
+
+    def __init__(self, send: Send, index: int, raw: dict[str, Any] | None) -> None:
+        """``raw`` is the item as it begins; None where it is not known yet, so that only its place is taken."""
+        self.begun = raw is not None
+        if raw is not None:
+            super().__init__(send, index, raw)
+        else:
+            self.send, self.index, self.raw, self.open = send, index, {}, True
 
     def finish(self, raw: dict[str, Any]) -> None:
         """The whole item."""
         self.raw = raw
+        if not self.begun:
+            self.send("response.output_item.added", {"output_index": self.index, "item": self._beginning()})
         self.open = False
         self.done()
+
+    def _beginning(self) -> dict[str, Any]:
+        return {**self.raw, "status": "in_progress"} if "status" in self.raw else self.raw
 
     def close(self, status: str = "completed") -> None:
         """An item that never came whole is not done, and nothing is sent for it."""

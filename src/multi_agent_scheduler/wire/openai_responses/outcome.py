@@ -100,7 +100,11 @@ def _names(code: Any) -> Iterable[Any]:
 
 
 def _plain(value: Any) -> str | int | None:
-    return value if isinstance(value, str | int) and not isinstance(value, bool) else None
+    """A word, or a number that is an HTTP status of an error."""
+    if isinstance(value, str) and not value.isdigit():
+        return value
+    status = _count(value)
+    return status if status is not None and 400 <= status <= 599 else None
 
 
 def decode_error(status: int, headers: Mapping[str, str], body: bytes) -> ErrorInfo:

@@ -3,8 +3,8 @@
 Types are checked where a wrong one would change the meaning, and the error names the JSON path; whatever is unknown
 is kept: top-level fields, those of parts and tools in the ``extra`` of each, those of a message under ``message`` in
 its first part's ``extra``, content parts and items of unknown types as UnknownPart. ``build_request`` of the result
-has every field again, with three liberties: a string as content becomes a list of one part, a first system message
-becomes ``instructions``, and fields that are null are left out.
+has every field again, with four liberties: a string as content becomes a list of one part, a tool's output of one
+text a string, a first system message becomes ``instructions``, and fields that are null are left out.
 """
 
 from __future__ import annotations

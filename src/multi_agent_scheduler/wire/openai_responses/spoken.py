@@ -92,7 +92,7 @@ class Lane:
 class Item:
     """One entry of the answer's ``output``."""
 
-    __slots__ = ("call", "carried", "done", "id", "lanes", "part", "sealed", "type")
+    __slots__ = ("begun", "call", "carried", "done", "id", "lanes", "part", "sealed", "type")
 
     def __init__(self, type: str, id: str | None) -> None:  # noqa: A002 - the fields' names
         self.type = type
@@ -101,6 +101,7 @@ class Item:
         self.part: int | None = None  # the part that it used last
         self.call: int | None = None  # the number of its tool call
         self.carried: dict[str, Any] = {}  # fields without a record of their own that have been passed on
+        self.begun: dict[str, Any] | None = None  # a hosted tool's item as it was added, until something of it is said
         self.done = False
         self.sealed = False
 
