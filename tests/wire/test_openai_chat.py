@@ -284,8 +284,9 @@ class TestWholeAnswers:
             Usage(input_tokens=1, output_tokens=2, raw=self.ANSWER["usage"]),
             Completed("tool_calls", raw_stop_reason="tool_calls"),
         ]
-        for pieces in splits(body):
-            assert decode(Decoder, pieces) == records
+        for spelling in (body, b"\xef\xbb\xbf" + body, b"\n \n" + body):
+            for pieces in splits(spelling):
+                assert decode(Decoder, pieces) == records
 
     def test_a_cut_or_unfinished_one_is_no_success(self) -> None:
         body = json.dumps(self.ANSWER).encode()

@@ -24,6 +24,7 @@ from .failure import SENTENCES, classify
 __all__ = ["StreamDecoder"]
 
 _json = msgspec.json.Decoder()
+_BLANK = b"\xef\xbb\xbf \t\r\n"  # the bytes of a byte order mark, and white space
 
 
 class StreamDecoder:
@@ -75,8 +76,8 @@ class StreamDecoder:
         out: list[Record] = []
         if self.done:
             return out
-        if not self._begun and not self._begin(data):
-            return out
+        if not self._begun:
+            self._begin(data)
         if self._plain is not None:
             self._plain += data
             if len(self._plain) > self._limit:
@@ -113,14 +114,12 @@ class StreamDecoder:
         self._plain = None
         out.append(outcome)
 
-    def _begin(self, data: bytes) -> bool:
-        head = data.lstrip(b"\xef\xbb\xbf \t\r\n")
-        if not head:
-            return bool(data.strip(b" \t\r\n"))
-        self._begun = True
-        if head[:1] in b"{[<":  # no field of an event stream starts like this: JSON, or a page of HTML
-            self._plain = bytearray()
-        return True
+    def _begin(self, data: bytes) -> None:
+        head = data.lstrip(_BLANK)
+        if head:
+            self._begun = True
+            if head[:1] in b"{[<":  # no field of an event stream starts like this: JSON, or a page of HTML
+                self._plain = bytearray()
 
     def _one(self, event: sse.Event, out: list[Record]) -> None:
         self._events += 1
@@ -142,7 +141,7 @@ class StreamDecoder:
 
     def _whole(self, body: bytes, out: list[Record]) -> None:
         try:
-            payload = _json.decode(body)
+            payload = _json.decode(body.lstrip(_BLANK))
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             page = body.lstrip()[:1] == b"<"
             problem = "the answer was a page of HTML or XML" if page else "the answer was broken JSON"

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Sequence
-from typing import Any, Final, Literal, TypeAlias, TypeVar
+from typing import Any, Final, Literal, TypeAlias
 
 from ...errors import InvalidRequest
 from ...request import (
@@ -39,8 +39,6 @@ ReasoningField: TypeAlias = Literal["reasoning_content", "reasoning", "reasoning
 
 DEFAULT_SCHEMA_NAME: Final = "answer"
 """The protocol wants a schema to have a name; this one stands for none."""
-
-_Part = TypeVar("_Part", bound=Part)
 
 
 def build_request(
