@@ -164,9 +164,7 @@ class StreamDecoder:
     def _unfinished(self) -> Terminal:
         if not self._events:
             return Failed(_protocol_error("the answer was empty"))
-        return Interrupted(
-            ErrorInfo("interrupted", "the answer ended before its finish marker", retryable=True)
-        )
+        return Interrupted(ErrorInfo("interrupted", "the answer ended before its finish marker", retryable=True))
 
 
 def _protocol_error(problem: str) -> ErrorInfo:
