@@ -20,7 +20,7 @@ from .records import Record, Text, numbered
 from .runner import Run, Watcher
 from .scheduling.admission import Admission, Ticket
 from .store.base import Store
-from .store.core import StreamInfo
+from .store.core import StreamInfo, StreamSpec
 from .store.follow import Follower
 from .store.memory import MemoryStore
 from .task import Result, Task, Timeouts
@@ -204,7 +204,7 @@ class MultiAgentScheduler:
             context=_SchedulerContext(self._gate, self._names, task.timeouts),
             watcher=_Notices(self._bus, self._metrics, task, batch),
         )
-        await self._store.submit(stream_id, task.id)
+        await self._store.submit([StreamSpec(stream_id, task.id)])
         self._runs[stream_id] = run
         run.start(self._forget)
         return run

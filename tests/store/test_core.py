@@ -7,29 +7,29 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from multi_agent_scheduler.errors import LogFull, StoreError, StreamNotFound
-from multi_agent_scheduler.store.core import Core, Fenced, Lease
+from multi_agent_scheduler.store.core import Core, Fenced, Lease, StreamSpec
 
 
 def test_a_stream_lives_once() -> None:
     core = Core(max_log_bytes=100)
-    core.submit("s", "t")
+    core.submit([StreamSpec("s", "t")], 0.0)
     with pytest.raises(StoreError, match="exists already"):
-        core.submit("s", "t")
+        core.submit([StreamSpec("s", "t")], 0.0)
     lease = core.claim("s")
     with pytest.raises(Fenced, match="cannot be claimed: it is running"):
         core.claim("s")
     assert core.append(lease, 2, 10) == 1
-    assert core.finish(lease, "completed", 1, 10) == 3
+    assert core.finish(lease, "completed", 1, 10, 9.0) == 3
     with pytest.raises(Fenced, match="the stream is completed"):
         core.append(lease, 1, 1)
     with pytest.raises(Fenced):
-        core.finish(lease, "failed", 1, 1)
+        core.finish(lease, "failed", 1, 1, 9.0)
     assert core.get("s").ended
 
 
 def test_an_old_epoch_is_fenced_off() -> None:
     core = Core(max_log_bytes=100)
-    core.submit("s", "t")
+    core.submit([StreamSpec("s", "t")], 0.0)
     lease = core.claim("s")
     with pytest.raises(Fenced, match="epoch 0"):
         core.append(Lease("s", lease.epoch - 1), 1, 1)
@@ -38,21 +38,21 @@ def test_an_old_epoch_is_fenced_off() -> None:
 
 def test_the_cap_stops_appends_but_not_the_end() -> None:
     core = Core(max_log_bytes=10)
-    core.submit("s", "t")
+    core.submit([StreamSpec("s", "t")], 0.0)
     lease = core.claim("s")
     core.append(lease, 1, 10)
     with pytest.raises(LogFull, match="cap of 10 bytes"):
         core.append(lease, 1, 1)
-    assert core.finish(lease, "failed", 1, 50) == 2
+    assert core.finish(lease, "failed", 1, 50, 9.0) == 2
 
 
 def test_only_the_first_stop_counts_and_none_after_the_end() -> None:
     core = Core(max_log_bytes=10)
-    core.submit("s", "t")
+    core.submit([StreamSpec("s", "t")], 0.0)
     assert core.cancel("s", "one")
     assert not core.cancel("s", "two")
     assert core.get("s").stop_reason == "one"
-    core.finish(core.claim("s"), "cancelled", 1, 1)
+    core.finish(core.claim("s"), "cancelled", 1, 1, 9.0)
     assert not core.cancel("s", "three")
     with pytest.raises(StreamNotFound, match="no stream 'other'"):
         core.cancel("other", "x")
@@ -60,10 +60,10 @@ def test_only_the_first_stop_counts_and_none_after_the_end() -> None:
 
 def test_only_an_ended_stream_is_dropped() -> None:
     core = Core(max_log_bytes=10)
-    core.submit("s", "t")
+    core.submit([StreamSpec("s", "t")], 0.0)
     with pytest.raises(StoreError, match="it is queued"):
         core.forget("s")
-    core.finish(core.claim("s"), "skipped", 1, 1)
+    core.finish(core.claim("s"), "skipped", 1, 1, 9.0)
     core.forget("s")
     with pytest.raises(StreamNotFound):
         core.get("s")
@@ -85,9 +85,9 @@ class Streams(RuleBasedStateMachine):
     def submit(self, name: str) -> None:
         if name in self.logs:
             with pytest.raises(StoreError):
-                self.core.submit(name, "t")
+                self.core.submit([StreamSpec(name, "t")], 0.0)
         else:
-            self.core.submit(name, "t")
+            self.core.submit([StreamSpec(name, "t")], 0.0)
             self.logs[name] = []
 
     @rule(name=names)
@@ -114,7 +114,7 @@ class Streams(RuleBasedStateMachine):
     @rule(name=names)
     def finish(self, name: str) -> None:
         if name in self.live:
-            first = self.core.finish(self.live.pop(name), "completed", 1, 1)
+            first = self.core.finish(self.live.pop(name), "completed", 1, 1, 9.0)
             self.logs[name].append(first)
             self.ended.add(name)
 

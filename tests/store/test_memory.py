@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from multi_agent_scheduler.errors import CursorError, StoreClosed, StreamNotFound
 from multi_agent_scheduler.records import CallStarted, Completed, Record, Text, Unknown, Usage
+from multi_agent_scheduler.store.core import StreamSpec
 from multi_agent_scheduler.store.follow import Follower
 from multi_agent_scheduler.store.memory import MemoryStore
 
@@ -23,7 +24,7 @@ async def everything(store: MemoryStore, stream_id: str, after: int = 0) -> list
 
 
 async def written(store: MemoryStore, stream_id: str, batches: list[list[Record]]) -> list[Record]:
-    await store.submit(stream_id, "t")
+    await store.submit([StreamSpec(stream_id, "t")])
     lease = await store.claim(stream_id)
     for batch in batches:
         store.append(lease, batch)
@@ -45,7 +46,7 @@ def test_a_finished_log_is_read_from_any_cursor(sizes: list[int], data: st.DataO
 
 async def test_readers_at_different_places_see_the_same_log_while_it_grows() -> None:
     store = MemoryStore()
-    await store.submit("s", "t")
+    await store.submit([StreamSpec("s", "t")])
     lease = await store.claim("s")
     early = asyncio.create_task(everything(store, "s"))
     await asyncio.sleep(0)
@@ -67,7 +68,7 @@ async def test_readers_at_different_places_see_the_same_log_while_it_grows() -> 
 
 async def test_a_follower_that_is_cancelled_leaves_nothing_behind() -> None:
     store = MemoryStore()
-    await store.submit("s", "t")
+    await store.submit([StreamSpec("s", "t")])
     lease = await store.claim("s")
     waiting = asyncio.create_task(Follower(store, "s").next())
     other = asyncio.create_task(Follower(store, "s").next())
@@ -116,10 +117,10 @@ async def test_the_bytes_that_are_kept_are_bounded() -> None:
 
 async def test_a_closed_store_takes_nothing() -> None:
     store = MemoryStore()
-    await store.submit("s", "t")
+    await store.submit([StreamSpec("s", "t")])
     lease = await store.claim("s")
     await store.aclose()
     with pytest.raises(StoreClosed):
         store.append(lease, [Text("x")])
     with pytest.raises(StoreClosed):
-        await store.submit("other", "t")
+        await store.submit([StreamSpec("other", "t")])

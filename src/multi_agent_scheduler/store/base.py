@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
 from ..records import Record
-from .core import Lease, StreamInfo
+from .core import Lease, StreamInfo, StreamSpec
 
 __all__ = ["Log", "Store"]
 
@@ -38,8 +38,17 @@ class Store(ABC):
     behind: bool = False
 
     @abstractmethod
-    async def submit(self, stream_id: str, task_id: str) -> None:
-        """Accept a stream; when this returns it will not be lost. Raises StoreError and StoreClosed."""
+    async def open(self) -> None:
+        """Make ready for use in the running loop; called once, before anything else. Streams whose run died with an
+        earlier process are queued again. Raises StoreError if what is kept cannot be used; it is left untouched then."""
+
+    @abstractmethod
+    async def submit(self, specs: Sequence[StreamSpec]) -> None:
+        """Accept streams, all or none; when this returns they will not be lost. Raises StoreError and StoreClosed."""
+
+    @abstractmethod
+    def body(self, stream_id: str) -> bytes:
+        """The body that a stream was submitted with. Raises StreamNotFound."""
 
     @abstractmethod
     async def claim(self, stream_id: str) -> Lease:

@@ -2,22 +2,25 @@
 
 No clock, no asyncio, no bytes: a transition is a method call that either happens whole or raises and changes nothing.
 
-======== ======================= ==========================================
+======== ======================= ==========================================================
 from     transition              to
-======== ======================= ==========================================
+======== ======================= ==========================================================
 (none)   submit                  queued
 queued   claim                   running, with the next epoch
-queued   cancel                  cancelled (the caller writes the terminal)
+queued   cancel                  queued, with the stop remembered
 running  append (live epoch)     running
 running  cancel                  running, with the stop remembered
-running  finish (live epoch)     completed | failed | cancelled | interrupted
-any end  (nothing)
-======== ======================= ==========================================
+running  expire                  queued: its epoch may append no more, the next claim goes on
+running  finish (live epoch)     completed | failed | cancelled | interrupted | skipped
+any end  forget                  (none)
+======== ======================= ==========================================================
+
+A stop never ends a stream by itself: whoever holds the lease writes the terminal, so that there is exactly one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Literal, TypeAlias
 
 import msgspec
@@ -25,7 +28,7 @@ import msgspec
 from ..errors import LogFull, StoreError, StreamNotFound
 from ..task import State
 
-__all__ = ["Core", "Fenced", "Lease", "StreamInfo", "StreamState"]
+__all__ = ["Core", "Fenced", "Lease", "StreamInfo", "StreamSpec", "StreamState"]
 
 StreamState: TypeAlias = Literal["queued", "running"] | State
 
@@ -41,17 +44,37 @@ class Lease(msgspec.Struct, frozen=True, gc=False):
     epoch: int
 
 
-class StreamInfo(msgspec.Struct):
-    """What the store knows of a stream, beside its log. ``seq`` is that of its last record, ``size`` in bytes."""
+class StreamSpec(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A stream to be accepted. ``body`` is what its runner needs to run it, now or after a crash; the store keeps it.
+
+    ``plan_id`` is the same for the streams of one plan; ``owner`` is whose stream it is ("" is nobody's in particular).
+    """
 
     stream_id: str
     task_id: str
+    plan_id: str | None = None
+    owner: str = ""
+    body: bytes = b""
+
+
+class StreamInfo(msgspec.Struct):
+    """What the store knows of a stream, beside its log. ``seq`` is that of its last record, ``size`` in bytes.
+
+    ``created`` and ``ended_at`` are seconds since 1970 (UTC).
+    """
+
+    stream_id: str
+    task_id: str
+    plan_id: str | None = None
+    owner: str = ""
     state: StreamState = "queued"
     epoch: int = 0
     seq: int = 0
     size: int = 0
     stop_reason: str | None = None
     """Why somebody asked to stop it; None if nobody did."""
+    created: float = 0.0
+    ended_at: float | None = None
 
     @property
     def ended(self) -> bool:
@@ -76,12 +99,21 @@ class Core:
             raise StreamNotFound(f"there is no stream {stream_id!r}")
         return info
 
-    def submit(self, stream_id: str, task_id: str) -> StreamInfo:
-        """A new stream, queued. Raises :class:`StoreError` if the id is taken."""
-        if stream_id in self._streams:
-            raise StoreError(f"the stream {stream_id!r} exists already")
-        info = self._streams[stream_id] = StreamInfo(stream_id, task_id)
-        return info
+    def submit(self, specs: Sequence[StreamSpec], now: float) -> list[StreamInfo]:
+        """New streams, queued: all of them, or none. Raises :class:`StoreError` if an id is taken."""
+        ids = {spec.stream_id for spec in specs}
+        taken = next((spec.stream_id for spec in specs if spec.stream_id in self._streams), None)
+        if taken is not None or len(ids) < len(specs):
+            raise StoreError(f"the stream {taken!r} exists already" if taken else "a stream is submitted twice")
+        infos = [
+            StreamInfo(spec.stream_id, spec.task_id, spec.plan_id, spec.owner, created=now) for spec in specs
+        ]
+        self._streams.update((info.stream_id, info) for info in infos)
+        return infos
+
+    def restore(self, info: StreamInfo) -> None:
+        """Put back a stream that was read from where it was kept."""
+        self._streams[info.stream_id] = info
 
     def claim(self, stream_id: str) -> Lease:
         """Start to run a queued stream. Raises :class:`Fenced` if it is not queued."""
@@ -99,10 +131,18 @@ class Core:
             raise LogFull(f"the log of the stream {lease.stream_id!r} reached its cap of {self._max_log_bytes} bytes")
         return self._take(info, count, size)
 
-    def finish(self, lease: Lease, state: State, count: int, size: int) -> int:
+    def expire(self, stream_id: str) -> None:
+        """The lease's holder is gone: the stream may be claimed again. Raises :class:`Fenced` if it is not running."""
+        info = self.get(stream_id)
+        if info.state != "running":
+            raise Fenced(f"the stream {stream_id!r} has no lease to expire: it is {info.state}")
+        info.state = "queued"
+
+    def finish(self, lease: Lease, state: State, count: int, size: int, now: float) -> int:
         """Take the last batch and end the stream; gives the seq of the batch's first record. Raises Fenced."""
         info = self._held(lease)
         info.state = state
+        info.ended_at = now
         return self._take(info, count, size)
 
     def cancel(self, stream_id: str, reason: str) -> bool:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import msgspec
@@ -12,7 +13,7 @@ import msgspec
 from ..errors import StoreClosed
 from ..records import TERMINALS, Record, Text, terminal_name
 from .base import Log, Store
-from .core import Core, Lease, StreamInfo
+from .core import Core, Lease, StreamInfo, StreamSpec
 
 __all__ = ["MemoryStore"]
 
@@ -34,19 +35,30 @@ class MemoryStore(Store):
         max_log_bytes: int = 64 * 1024 * 1024,
         keep_streams: int = 1000,
         keep_bytes: int = 64 * 1024 * 1024,
+        clock: Callable[[], float] = time.time,
     ) -> None:
         self._core = Core(max_log_bytes=max_log_bytes)
         self._logs: dict[str, _MemoryLog] = {}
+        self._bodies: dict[str, bytes] = {}
         self._finished: deque[str] = deque()
         self._finished_bytes = 0
         self._keep_streams = keep_streams
         self._keep_bytes = keep_bytes
+        self._clock = clock
         self._closed = False
 
-    async def submit(self, stream_id: str, task_id: str) -> None:
+    async def open(self) -> None:
         self._check_open()
-        info = self._core.submit(stream_id, task_id)
-        self._logs[stream_id] = _MemoryLog(info)
+
+    async def submit(self, specs: Sequence[StreamSpec]) -> None:
+        self._check_open()
+        for spec, info in zip(specs, self._core.submit(specs, self._clock()), strict=True):
+            self._logs[spec.stream_id] = _MemoryLog(info)
+            self._bodies[spec.stream_id] = spec.body
+
+    def body(self, stream_id: str) -> bytes:
+        self._core.get(stream_id)
+        return self._bodies.get(stream_id, b"")
 
     async def claim(self, stream_id: str) -> Lease:
         self._check_open()
@@ -62,10 +74,11 @@ class MemoryStore(Store):
         self._check_open()
         terminal = records[-1]
         assert isinstance(terminal, TERMINALS)
-        first = self._core.finish(lease, terminal_name(terminal), len(records), _size(records))
+        first = self._core.finish(lease, terminal_name(terminal), len(records), _size(records), self._clock())
         log = self._logs[lease.stream_id]
         log.append(records)
         log.pack()
+        self._bodies.pop(lease.stream_id, None)  # it was for running the stream
         self._finished.append(lease.stream_id)
         self._finished_bytes += self._core.get(lease.stream_id).size
         self._retire()
