@@ -9,6 +9,8 @@ from typing import Any
 import httpx
 import openai
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from multi_agent_scheduler.errors import ErrorInfo
 from multi_agent_scheduler.records import (
@@ -26,9 +28,14 @@ from multi_agent_scheduler.records import (
 )
 from multi_agent_scheduler.wire.openai_responses import Decoder, Encoder, body, parse_request
 from tests.wire.replay import Recording, decode, recordings
+from tests.wire.test_openai_responses_encode import any_record
 
 RECORDINGS = recordings("responses")
 STOP = Completed(stop_reason="stop", raw_stop_reason="completed")
+
+
+# Items that are a provider's own, or nonsense, are not in the client's types; it says so, and goes on.
+odd_items = pytest.mark.filterwarnings("ignore:Pydantic serializer warnings")
 
 
 def client(answer: Callable[[httpx.Request], httpx.Response]) -> openai.OpenAI:
@@ -52,9 +59,7 @@ def serving(records: list[Record]) -> openai.OpenAI:
     return client(answer)
 
 
-@pytest.mark.filterwarnings(
-    "ignore:Pydantic serializer warnings"
-)  # of a provider's own item, which the client's types lack
+@odd_items
 @pytest.mark.parametrize("recording", RECORDINGS, ids=str)
 def test_the_official_client_sees_what_the_provider_said(recording: Recording) -> None:
     records = decode(Decoder, [recording.body])
@@ -110,6 +115,15 @@ def test_every_kind_of_record_passes_the_official_clients_accumulator() -> None:
     assert [item.arguments for item in final.output if item.type == "function_call"] == ['{"a":1}', "{}"]
     assert final.usage is not None
     assert final.usage.total_tokens == 7
+
+
+@odd_items
+@given(st.lists(any_record, max_size=10))
+@settings(max_examples=60, deadline=None)
+def test_no_records_at_all_upset_the_official_client(records: list[Record]) -> None:
+    with serving([*records, STOP]) as sdk, sdk.responses.stream(model="m", input="Hi") as stream:
+        final = stream.get_final_response()
+    assert final.output_text == "".join(record.text for record in records if isinstance(record, Text))
 
 
 @pytest.mark.parametrize(

@@ -210,7 +210,7 @@ _raw = st.fixed_dictionaries(
     {"type": st.sampled_from(_kinds)},
     optional={"id": _id, "name": _id, "part": _json, "delta": _text, "item_id": _id},
 )
-_any_record = st.one_of(
+any_record = st.one_of(
     st.builds(Text, text=st.text(max_size=3), part=_part),
     st.builds(Refusal, text=st.text(max_size=3), part=_part),
     st.builds(
@@ -239,9 +239,9 @@ _any_record = st.one_of(
 )
 
 
-@given(st.lists(_any_record, max_size=10))
+@given(st.lists(any_record, max_size=10))
 @settings(max_examples=200, deadline=None)
-def test_any_records_at_all_give_a_sound_stream(records: list[Record]) -> None:
+def testany_records_at_all_give_a_sound_stream(records: list[Record]) -> None:
     data = write(*records, STOP)
     found = events(data)
     assert [event["type"] for event in found[:2]] == ["response.created", "response.in_progress"]
@@ -386,6 +386,13 @@ def test_results_of_tools_are_items() -> None:
         "message",
     ]
     assert decode(Decoder, [write(*records)]) == records
+
+
+def test_a_result_in_another_protocols_shape_is_json_text() -> None:
+    own = [{"type": "input_text", "text": "a"}]
+    other = [{"type": "text", "text": "a"}]
+    made = object_of(ToolResult(id="1", content=own), ToolResult(id="2", content=other, part=1), STOP)
+    assert [item["output"] for item in made["output"]] == [own, json.dumps(other, separators=(",", ":"))]
 
 
 def test_citations_of_other_protocols_become_annotations() -> None:

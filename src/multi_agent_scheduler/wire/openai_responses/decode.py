@@ -151,7 +151,7 @@ class Decoder(StreamDecoder):
 
     def _other(self, kind: str, payload: dict[str, Any], out: list[Record]) -> None:
         family, _, step = kind.partition(".")
-        if kind == "error" or (family != "response" and payload.get("error")):
+        if kind in ("error", "response.error") or (family != "response" and payload.get("error")):
             error = payload.get("error")
             self._end(out, Failed(read_error(error if isinstance(error, dict | str) else payload)))
             return

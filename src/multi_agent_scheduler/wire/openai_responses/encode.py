@@ -271,7 +271,7 @@ class Encoder:
             "id": self._free_id(None, "fco"),
             "type": "custom_tool_call_output" if custom else "function_call_output",
             "call_id": record.id,
-            "output": content if isinstance(content, list) else json_text(content) or "",
+            "output": content if _is_content(content) else json_text(content) or "",
             "status": "completed",
         }
         self._whole(raw, record.part)
@@ -420,6 +420,13 @@ def body(
 ) -> dict[str, Any]:  # fmt: skip
     """The response object of a finished stream, for an answer as JSON; the arguments are those of :class:`Encoder`."""
     return Encoder(id=id, model=model, created=created, echo=echo).body(list(records))
+
+
+def _is_content(content: Any) -> bool:
+    """Whether a tool's result is a list of this protocol's parts; any other value is shown as JSON text."""
+    return isinstance(content, list) and all(
+        isinstance(part, dict) and part.get("type") in ("input_text", "input_image", "input_file") for part in content
+    )
 
 
 def _annotation(record: Citation) -> dict[str, Any]:

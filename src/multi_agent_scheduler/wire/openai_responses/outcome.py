@@ -80,7 +80,7 @@ def read_error(error: Any) -> ErrorInfo:
     if not isinstance(error, dict):
         return classify(message=error if isinstance(error, str) else None)
     kind = error.get("type")
-    names = (*_names(error.get("code")), None if kind == "error" else kind, error.get("status"))
+    names = (*_names(error.get("code")), None if kind in ("error", "response.error") else kind, error.get("status"))
     return classify(names=names, message=error.get("message"))
 
 
