@@ -159,15 +159,15 @@ class LocalAgent(LeafAgent):
     async def _open(self, prepared: Request, ctx: Context) -> Source:
         server = await self.server()
         if server is not self._server:  # first use, or the first in a forked process
-            self._client = CompatibleAgent(server.api_key, model=server.model, base_url=f"{server.base_url}/v1", proxy="")
+            self._client = CompatibleAgent(
+                server.api_key, model=server.model, base_url=f"{server.base_url}/v1", proxy=""
+            )
             self._server = server
         client = self._client
         return await client._open(client._prepare(prepared), ctx)
 
 
-def _settings(
-    model_path: str | os.PathLike[str] | None, slots: int, context: int, threads: int | None
-) -> _Settings:
+def _settings(model_path: str | os.PathLike[str] | None, slots: int, context: int, threads: int | None) -> _Settings:
     if importlib.util.find_spec("xllamacpp") is None:
         raise InvalidConfiguration(f"the embedded engine is not installed: {_INSTALL_ENGINE}")
     path = _model_path(model_path)
@@ -185,7 +185,9 @@ def _model_path(given: str | os.PathLike[str] | None) -> Path:
         raise InvalidConfiguration(f"the embedded model is not installed: {_INSTALL_MODEL}")
     files = sorted(Path(found.origin).parent.glob("*.gguf"))
     if not files:
-        raise InvalidConfiguration(f"the package {_MODEL_PACKAGE} has no model in it: {_INSTALL_MODEL} --force-reinstall")
+        raise InvalidConfiguration(
+            f"the package {_MODEL_PACKAGE} has no model in it: {_INSTALL_MODEL} --force-reinstall"
+        )
     return files[0]
 
 

@@ -6,6 +6,8 @@ This is the only module that opens a socket.
 from __future__ import annotations
 
 import asyncio
+import os
+import re
 import socket
 from collections.abc import AsyncGenerator
 from typing import Any, Final
@@ -226,5 +228,7 @@ def _explain(error: OSError, host: str, port: int, *, proxy: bool) -> str:
         return f"the certificate of {host}:{port} was not accepted ({said})"
     if type(error).__name__.startswith("SSL"):
         return f"no TLS connection with {host}:{port} ({getattr(error, 'reason', None) or error})"
-    said = error.strerror or str(error) or type(error).__name__
+    # asyncio's own texts repeat the address; several addresses that failed in different ways are one text of it.
+    numbers = [error.errno] if error.errno else [int(number) for number in re.findall(r"\[Errno (\d+)\]", str(error))]
+    said = ", ".join(dict.fromkeys(map(os.strerror, numbers))) or str(error) or type(error).__name__
     return f"{what}{host}:{port} did not accept the connection ({said})"
