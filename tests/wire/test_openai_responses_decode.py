@@ -493,7 +493,7 @@ _event = st.fixed_dictionaries(
 
 
 @given(st.lists(_event | st.dictionaries(st.text(max_size=4), _json, max_size=3), max_size=12), st.booleans())
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=80, deadline=None)
 def test_any_events_end_in_exactly_one_outcome(events: list[dict[str, Any]], finish: bool) -> None:
     body = stream(*events, *([completed()] if finish else []))
     records = decode(Decoder, [body])

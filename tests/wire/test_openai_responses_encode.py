@@ -190,7 +190,7 @@ def _answers(draw: st.DrawFn) -> list[Record]:
 
 
 @given(_answers(), st.randoms(use_true_random=False))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 def test_any_answer_survives_being_written_and_read_again(records: list[Record], random: Any) -> None:
     data = write(*records)
     assert decode(Decoder, [data]) == records
@@ -240,7 +240,7 @@ any_record = st.one_of(
 
 
 @given(st.lists(any_record, max_size=10))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=120, deadline=None)
 def testany_records_at_all_give_a_sound_stream(records: list[Record]) -> None:
     data = write(*records, STOP)
     found = events(data)

@@ -199,7 +199,7 @@ _input = st.lists(_anything, max_size=3) | _anything
 
 
 @given(st.fixed_dictionaries({"input": _input}, optional=dict.fromkeys(_fields, _anything)))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 def test_any_body_is_understood_or_refused(body: dict[str, Any]) -> None:
     try:
         request, stream = parse_request(body)
@@ -416,6 +416,6 @@ def _requests(draw: st.DrawFn) -> Request:
 
 
 @given(_requests(), st.booleans())
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 def test_a_request_survives_being_written_and_read(request: Request, stream: bool) -> None:
     assert parse_request(build_request(request, model="m", stream=stream)) == (request, stream)
