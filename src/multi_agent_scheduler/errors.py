@@ -29,15 +29,20 @@ __all__ = [
     "ConnectionFailed",
     "ContentFiltered",
     "CursorError",
+    "DependencyCycle",
+    "DuplicateTask",
     "ErrorInfo",
     "Interrupted",
     "InvalidConfiguration",
     "InvalidOption",
     "InvalidRequest",
+    "InvalidTemplate",
     "LogFull",
     "OverloadedError",
+    "PlanError",
     "ProtocolError",
     "RateLimitError",
+    "RequestOverLimit",
     "RequestRefused",
     "ResponseTooLarge",
     "SchedulerError",
@@ -47,6 +52,7 @@ __all__ = [
     "StreamNotFound",
     "StreamReset",
     "UnknownAgent",
+    "UnknownDependency",
     "WrongLoop",
     "agent_error",
 ]
@@ -102,6 +108,41 @@ class UnknownAgent(CallerError):
 
 class WrongLoop(CallerError):
     """An object bound to one event loop was used from another."""
+
+
+class InvalidTemplate(CallerError):
+    """A template that cannot be read or filled. ``position`` counts characters from 0; None where none is at fault."""
+
+    def __init__(self, message: str, position: int | None = None) -> None:
+        super().__init__(message)
+        self.position = position
+
+
+class RequestOverLimit(CallerError):
+    """A request that its agent's limits will never admit, however long it waits; the text names the limit."""
+
+
+class PlanError(CallerError):
+    """A plan that cannot be run as it is written. Nothing of it was run."""
+
+
+class DuplicateTask(PlanError):
+    """Two tasks of a plan have the same id."""
+
+
+class UnknownDependency(PlanError):
+    """A task depends on one that the plan does not have; the text names both, and ids that look alike."""
+
+
+class DependencyCycle(PlanError):
+    """Tasks that wait for each other. ``cycle`` has their ids, each depending on the next and the last on the first."""
+
+    def __init__(self, message: str, cycle: tuple[str, ...]) -> None:
+        super().__init__(message)
+        self.cycle = cycle
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (str(self), self.cycle)
 
 
 # --- an agent's fault -------------------------------------------------------------------------------------------

@@ -192,7 +192,7 @@ class MultiAgentScheduler:
         else:
             self._check_agent(agent_name, f"task {task.id!r}")
         agent = self.agents[agent_name]
-        request = agent.request(task.prompt, **task.options)
+        request = agent.request(task.filled({}), **task.keywords)
         agent.check(request)
         stream_id = os.urandom(16).hex()
         run = Run(

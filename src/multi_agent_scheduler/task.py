@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from typing import Any, Literal, TypeAlias
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, Literal, TypeAlias
 
 import msgspec
 
-from .errors import ErrorInfo, InvalidOption, InvalidRequest
+from .errors import ErrorInfo, InvalidOption, InvalidRequest, InvalidTemplate
 from .records import StopReason, TerminalName, Usage
 from .request import Prompt
 
-__all__ = ["DEFAULT_TIMEOUTS", "Result", "State", "Task", "Timeouts"]
+__all__ = ["DEFAULT_TIMEOUTS", "Result", "State", "Task", "Template", "Timeouts"]
 
 State: TypeAlias = TerminalName
 """How a task ended: its terminal's name."""
@@ -21,8 +22,8 @@ State: TypeAlias = TerminalName
 class Timeouts(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     """Limits in seconds; None leaves a limit as it was in the agent's or the default.
 
-    ``queue``: waiting for a permit. ``connect``: until the connection stands. ``first_content``: from the request to the
-    first content. ``between_content``: from one content to the next; keep-alives and empty frames do not count as
+    ``queue``: waiting for a permit. ``connect``: until the connection stands. ``first_content``: from the request to
+    the first content. ``between_content``: from one content to the next; keep-alives and empty frames do not count as
     content, and a reader that dawdles does not use it up. ``total``: all of it. ``math.inf`` switches a limit off.
     """
 
@@ -49,9 +50,67 @@ class Timeouts(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
 DEFAULT_TIMEOUTS = Timeouts(queue=math.inf, connect=10.0, first_content=300.0, between_content=120.0, total=math.inf)
 
 
+# A dollar doubled, a name in braces, or a dollar that is neither.
+_PLACE: Final = re.compile(r"\$(?:(?P<escaped>\$)|\{(?P<name>[^{}$\n]+)\}|(?P<malformed>))")
+
+
+class Template(msgspec.Struct, frozen=True):
+    """A prompt with places for what other tasks wrote: ``Template("Shorten this: ${draft}")``.
+
+    ``${ID}`` is where the text of the task ``ID`` goes, which must be among the ``depends_on`` of the task that has the
+    template; ``$$`` is a dollar sign. What is put in is never looked at again: a dollar that a model wrote is a dollar.
+    Raises :class:`~multi_agent_scheduler.errors.InvalidTemplate`, with the position, for anything else behind a dollar.
+    """
+
+    text: str
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.text, str):
+            raise InvalidTemplate(f"a template must be a string, not {type(self.text).__name__}")
+        if "$" not in self.text:
+            return
+        for place in _PLACE.finditer(self.text):
+            if place["malformed"] is not None:
+                self._refuse(place.start())
+
+    def _refuse(self, position: int) -> None:
+        before = self.text[:position]
+        where = f"position {position} (line {before.count(chr(10)) + 1}, column {position - before.rfind(chr(10))})"
+        raise InvalidTemplate(
+            f"template: the '$' at {where} begins no place: write ${{TASK}} for a task's text, $$ for a dollar sign",
+            position,
+        )
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The ids of the tasks that it names, each once, in order."""
+        if "$" not in self.text:
+            return ()
+        return tuple(dict.fromkeys(place["name"] for place in _PLACE.finditer(self.text) if place["name"] is not None))
+
+    def substitute(self, texts: Mapping[str, str]) -> str:
+        """The text with every place filled from ``texts`` (task id to text), in one pass; raises InvalidTemplate."""
+        if "$" not in self.text:
+            return self.text
+
+        def fill(place: re.Match[str]) -> str:
+            name = place["name"]
+            if name is None:
+                return "$"
+            if name not in texts:
+                raise InvalidTemplate(f"template: there is no text for ${{{name}}}", place.start())
+            return texts[name]
+
+        return _PLACE.sub(fill, self.text)
+
+
 class _TaskOptions(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     agent: str | None = None
+    depends_on: Sequence[str] = ()
+    priority: int = 0
+    on_failure: Literal["skip", "run"] = "skip"
     timeouts: Timeouts | None = None
+    schema: dict[str, Any] | None = None
     options: Mapping[str, Any] = msgspec.field(default_factory=dict)
     metadata: Mapping[str, Any] = msgspec.field(default_factory=dict)
 
@@ -59,21 +118,64 @@ class _TaskOptions(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True
 class Task(_TaskOptions, frozen=True, omit_defaults=True):
     """One thing to do.
 
-    ``prompt`` is a string or messages, sent as it is. ``task_type`` picks the agent where none is named and labels the
-    metrics. ``options`` are the keywords of ``Agent.call`` (``max_tokens``, ``system`` ...). A task is checked when it is
-    handed to a scheduler, before anything runs.
+    ``prompt`` is a string or messages, sent as it is, or a :class:`Template`. ``task_type`` picks the agent where none
+    is named and labels the metrics. ``options`` are the keywords of ``Agent.call`` (``max_tokens``, ``system`` ...);
+    ``schema`` is a JSON Schema that the answer must fit.
+
+    In a plan the task starts the moment the last of ``depends_on`` has ended; if one of them did not succeed it is
+    skipped, or with ``on_failure="run"`` runs all the same. A higher ``priority`` runs first. A task is checked when it
+    is handed to a scheduler, before anything runs.
     """
 
     id: str
-    prompt: Prompt
+    prompt: Prompt | Template
     task_type: str = "general"
+
+    def __post_init__(self) -> None:
+        if type(self.depends_on) is list:
+            msgspec.structs.force_setattr(self, "depends_on", tuple(self.depends_on))
+
+    @property
+    def keywords(self) -> Mapping[str, Any]:
+        """The keywords for ``Agent.request``: ``options``, and ``schema`` if there is one."""
+        return self.options if self.schema is None else {**self.options, "schema": self.schema}
+
+    def filled(self, texts: Mapping[str, str]) -> Prompt:
+        """The prompt to send; ``texts`` has what the tasks wrote that a template may name. Raises InvalidTemplate."""
+        if isinstance(self.prompt, Template):
+            return self.prompt.substitute(texts)
+        return self.prompt
 
     def check(self) -> None:
         """Raise :class:`~multi_agent_scheduler.errors.InvalidRequest` if this task cannot be run; names the field."""
         if not isinstance(self.id, str) or not self.id:
             raise InvalidRequest(f"a task's id must be a non-empty string, not {self.id!r}")
         if not isinstance(self.task_type, str) or not self.task_type:
-            raise InvalidRequest(f"task {self.id!r}: task_type must be a non-empty string, not {self.task_type!r}")
+            self._refuse(f"task_type must be a non-empty string, not {self.task_type!r}")
+        depends_on = self.depends_on
+        if type(depends_on) is not tuple or not all(isinstance(parent, str) and parent for parent in depends_on):
+            self._refuse(f"depends_on must be a list of task ids, not {depends_on!r}")
+        if type(self.priority) is not int or self.priority < 0:
+            self._refuse(f"priority must be a whole number from 0 up (higher runs first), not {self.priority!r}")
+        if self.on_failure not in ("skip", "run"):
+            self._refuse(f"on_failure must be 'skip' or 'run', not {self.on_failure!r}")
+        if self.schema is not None:
+            if not isinstance(self.schema, dict):
+                self._refuse(f"schema must be a JSON Schema as a dict, not {type(self.schema).__name__}")
+            if self.options.get("schema") is not None:
+                self._refuse("schema is given twice: as a field and in options")
+        if isinstance(self.prompt, Template):
+            self._check_names(self.prompt)
+
+    def _check_names(self, template: Template) -> None:
+        for name in template.names:
+            if name not in self.depends_on:
+                self._refuse(
+                    f"its template names ${{{name}}}, but {name!r} is not among its dependencies: add it to depends_on"
+                )
+
+    def _refuse(self, what: str) -> None:
+        raise InvalidRequest(f"task {self.id!r}: {what}")
 
 
 class Result(msgspec.Struct, frozen=True, kw_only=True):
