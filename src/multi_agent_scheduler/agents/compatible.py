@@ -62,7 +62,7 @@ class CompatibleAgent(HttpAgent):
         api_version: str | None = None,
         **settings: Unpack[HttpSettings],
     ) -> None:
-        if preset is not None and preset not in PRESETS:
+        if preset is not None and (not isinstance(preset, str) or preset not in PRESETS):
             raise InvalidConfiguration(f"unknown preset {preset!r}; the presets are {', '.join(sorted(PRESETS))}")
         self.preset = preset
         self._kind = PRESETS[preset] if preset is not None else _PLAIN

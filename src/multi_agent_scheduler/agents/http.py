@@ -258,6 +258,8 @@ def _checked(settings: HttpSettings, kind: str) -> _Settings:
     if chosen.auth is not None and not callable(chosen.auth):
         raise InvalidOption(f"auth must be an async callable that gives a token, not a {type(chosen.auth).__name__}")
     if chosen.defaults is not None:
+        if not isinstance(chosen.defaults, Mapping):
+            raise InvalidOption(f"defaults must be a mapping of options, not {chosen.defaults!r}")
         wrong = min(chosen.defaults.keys() - OPTIONS, default=None)
         if wrong is not None:
             raise InvalidOption(f"defaults: unknown option {wrong!r}; the options are {', '.join(sorted(OPTIONS))}")

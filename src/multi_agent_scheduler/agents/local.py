@@ -104,7 +104,10 @@ class LocalAgent(LeafAgent):
         timeouts: Timeouts | None = None,
         errors: ErrorMode = "marker",
     ) -> None:
-        for option, value in (("slots", slots), ("context", context), ("threads", threads or 1)):
+        numbers = {"slots": slots, "context": context, "threads": threads, "max_concurrent": max_concurrent}
+        for option, value in numbers.items():
+            if value is None and option in ("threads", "max_concurrent"):
+                continue
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise InvalidOption(f"{option} must be a whole number from 1, not {value!r}")
         if errors not in ("marker", "raise"):
