@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from ..records import Record
 from .core import Lease, StreamInfo, StreamSpec
@@ -22,6 +22,17 @@ class Log(ABC):
     @abstractmethod
     def ended(self) -> bool:
         """The terminal can be read."""
+
+    @abstractmethod
+    def subscribe(self, notify: Callable[[], None]) -> None:
+        """Call ``notify`` in the store's loop whenever there is more to read, until :meth:`unsubscribe`.
+
+        It must not wait, and is not called for what can be read already.
+        """
+
+    @abstractmethod
+    def unsubscribe(self, notify: Callable[[], None]) -> None:
+        """Do not call ``notify`` any more; nothing if it was not subscribed."""
 
     @abstractmethod
     async def wait(self, after: int) -> None:

@@ -118,13 +118,14 @@ class MemoryStore(Store):
 class _MemoryLog(Log):
     """The newest records as they are, older ones packed in blocks."""
 
-    __slots__ = ("_blocks", "_info", "_tail", "_waiters")
+    __slots__ = ("_blocks", "_info", "_listeners", "_tail", "_waiters")
 
     def __init__(self, info: StreamInfo) -> None:
         self._info = info
         self._blocks: list[tuple[int, bytes]] = []  # seq of the block's last record, its records
         self._tail: list[Record] = []
         self._waiters: list[asyncio.Future[None]] = []
+        self._listeners: tuple[Callable[[], None], ...] = ()
 
     @property
     def ended(self) -> bool:
@@ -140,6 +141,14 @@ class _MemoryLog(Log):
             for waiter in waiters:
                 if not waiter.done():
                     waiter.set_result(None)
+        for notify in self._listeners:
+            notify()
+
+    def subscribe(self, notify: Callable[[], None]) -> None:
+        self._listeners = (*self._listeners, notify)
+
+    def unsubscribe(self, notify: Callable[[], None]) -> None:
+        self._listeners = tuple(other for other in self._listeners if other != notify)
 
     def pack(self) -> None:
         """Pack all of it: the log has ended."""
