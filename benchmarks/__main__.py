@@ -16,20 +16,25 @@ from typing import Any, Final
 from .figures import Report, shown
 from .first_chunk import first_chunk
 from .imports import imports
+from .local_model import guide, local
 from .memory import memory
 from .rounds import Setting
-from .streaming import anthropic, burst, paced, responses, transport
+from .streaming import anthropic, burst, paced, responses, spread, transport
 
 _BENCHMARKS: Final[dict[str, Callable[[Setting], Report]]] = {
     "paced": paced,
+    "spread": spread,
     "burst": burst,
     "anthropic": anthropic,
     "responses": responses,
     "first-chunk": first_chunk,
     "memory": memory,
     "import": imports,
+    "local": local,
+    "guide": guide,
     "transport": transport,
 }
+_ON_REQUEST: Final = frozenset({"transport"})  # run only when named
 _PACKAGES: Final = (
     "aiohttp",
     "anthropic",
@@ -77,7 +82,9 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
         description=f"Benchmarks:\n{about}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("names", nargs="*", metavar="NAME", help="which to run (default: all)")
+    parser.add_argument(
+        "names", nargs="*", metavar="NAME", help=f"which to run (default: all but {', '.join(_ON_REQUEST)})"
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there, too")
     parser.add_argument("--rounds", type=int, default=5, help="rounds in which all take turns (5)")
     parser.add_argument("--streams", type=int, default=100, help="streams at once (100)")
@@ -106,7 +113,7 @@ def main(arguments: list[str] | None = None) -> int:
     print("{cpus} x {cpu}, {memory_gib} GiB, Linux {kernel}, Python {python}".format(**machine))
     chosen = {name: value for name, value in setting._asdict().items() if name != "say"}
     found: dict[str, Any] = {"machine": machine, "setting": chosen, "benchmarks": {}}
-    for name in options.names or _BENCHMARKS:
+    for name in options.names or [name for name in _BENCHMARKS if name not in _ON_REQUEST]:
         start = time.perf_counter()
         report = _BENCHMARKS[name](setting)
         print(f"\n{shown(report)}", flush=True)

@@ -60,7 +60,7 @@ def imports(setting: Setting) -> Report:
         else:
             names.append(name)
             _run(_PROGRAMS[name])  # writes the bytecode
-    rounds = 3 * setting.rounds
+    rounds = 2 * setting.rounds
     found: dict[str, list[_Cost]] = turns(names, rounds, lambda name: _run(_PROGRAMS[name]))
     empty, bare = found["empty interpreter"], found["import aiohttp"]
     rows, budgets = [], []

@@ -90,9 +90,9 @@ class Provider(_Process):
         super().__init__("benchmarks.server", str(pinned("provider")))
         self._address = f"http://127.0.0.1:{self._line().strip()}"
 
-    def root(self, chunks: int, delay: float) -> str:
-        """The URL under which answers have that many chunks, ``delay`` milliseconds apart."""
-        return f"{self._address}/n{chunks}/d{delay:g}"
+    def root(self, chunks: int, delay: float, tick: float = 1) -> str:
+        """The URL under which answers have that many chunks, ``delay`` milliseconds apart, at every ``tick``-th."""
+        return f"{self._address}/n{chunks}/d{delay:.9g}/t{tick:g}"
 
 
 class Client(_Process):

@@ -2,14 +2,17 @@
 
 A request says what it wants in its path, its query or its model's name, so that every client can be steered::
 
-    POST /n200/d20/v1/chat/completions      200 chunks, 20 ms apart
-    POST /v1/messages?chunks=200&delay=20
-    {"model": "n200-d20", ...}
+    POST /n200/d20/t1/v1/chat/completions   200 chunks, 20 ms apart, at the ticks of a clock of 1 ms
+    POST /v1/messages?chunks=200&delay=20&tick=0
+    {"model": "n200-d20-t1", ...}
 
-A delay of 0 is a burst. Paced, every chunk is one ``send`` at a time of its own: the streams' phases are spread over
-the delay, so that a client wakes once for each chunk, as it does for chunks from afar. One thread with one heap of due
-times sends them all; the event loop only accepts connections and reads requests. A delay of an hour makes a stream
-that says one token and stays open.
+A delay of 0 is a burst. Paced, every chunk is one ``send``, and the streams' phases are spread evenly over the delay.
+The tick (1 ms unless said) is the grain of the server's clock: event loops keep time in milliseconds, so what a server
+sends to a hundred streams leaves in small groups. With a tick of 0 each chunk leaves at a time of its own, which is
+the dearest for a client: it falls asleep and wakes for every one of them.
+
+One thread with one heap of due times sends all streams; the event loop only accepts connections and reads requests. A
+delay of an hour makes a stream that says one token and stays open.
 """
 
 from __future__ import annotations
@@ -17,6 +20,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import heapq
+import math
 import os
 import re
 import resource
@@ -37,6 +41,7 @@ _NOT_FOUND = b"HTTP/1.1 404 Not Found\r\ncontent-type: application/json\r\nconte
 _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 _CHUNKS = re.compile(rb"(?:[/\"]n|[?&]chunks=)(\d+)")
 _DELAY = re.compile(rb"(?:[/-]d|[?&]delay=)(\d+(?:\.\d+)?)")
+_TICK = re.compile(rb"(?:[/-]t|[?&]tick=)(\d+(?:\.\d+)?)")
 _BLOCK = 64 * 1024
 _SPREAD = 0.6180339887498949  # the golden ratio spreads any number of phases evenly
 
@@ -44,14 +49,21 @@ _SPREAD = 0.6180339887498949  # the golden ratio spreads any number of phases ev
 class Stream:
     """One answer under way: the writes that are left."""
 
-    __slots__ = ("delay", "fd", "next", "rest", "writes")
+    __slots__ = ("delay", "due", "fd", "next", "rest", "tick", "writes")
 
-    def __init__(self, fd: int, writes: tuple[bytes, ...], delay: float) -> None:
+    def __init__(self, fd: int, writes: tuple[bytes, ...], delay: float, tick: float) -> None:
         self.fd = fd
         self.writes = writes
         self.delay = delay
+        self.tick = tick
+        self.due = 0.0
         self.next = 1
         self.rest = b""
+
+    def after(self, seconds: float) -> float:
+        """Move the next chunk's time on; gives the tick that it is sent at."""
+        self.due += seconds
+        return math.ceil(self.due / self.tick) * self.tick if self.tick else self.due
 
 
 class Pacer(threading.Thread):
@@ -67,8 +79,8 @@ class Pacer(threading.Thread):
         """The first chunk has been sent; the second is due after half to one and a half delays, then each after one."""
         with self._wake:
             number = next(self._numbers)
-            due = time.monotonic() + stream.delay * (0.5 + number * _SPREAD % 1.0)
-            heapq.heappush(self._due, (due, number, stream))
+            stream.due = time.monotonic()
+            heapq.heappush(self._due, (stream.after(stream.delay * (0.5 + number * _SPREAD % 1.0)), number, stream))
             self._wake.notify()
 
     def drop(self, stream: Stream) -> None:
@@ -85,7 +97,7 @@ class Pacer(threading.Thread):
                 wait = due - time.monotonic()
                 if wait <= 0:
                     if self._send(stream):
-                        heapq.heapreplace(self._due, (due + stream.delay, number, stream))
+                        heapq.heapreplace(self._due, (stream.after(stream.delay), number, stream))
                     else:
                         heapq.heappop(self._due)
             if wait > 0:
@@ -144,13 +156,14 @@ class Provider(asyncio.Protocol):
             return
         chunks = _CHUNKS.search(path) or _CHUNKS.search(body)
         delay = _DELAY.search(path) or _DELAY.search(body)
+        tick = _TICK.search(path) or _TICK.search(body)
         number = int(chunks[1]) if chunks else 100
         seconds = float(delay[1]) / 1000 if delay else 0.0
         writes = render(ending, max(number, 1))
         if seconds and len(writes) > 1:
             self._transport.write(_HEAD + writes[0])
             fd = self._transport.get_extra_info("socket").fileno()
-            self._stream = Stream(fd, writes, seconds)
+            self._stream = Stream(fd, writes, seconds, float(tick[1]) / 1000 if tick else 0.001)
             self._pacer.add(self._stream)
         else:
             whole = _HEAD + b"".join(writes)
