@@ -22,7 +22,7 @@ LAYERS: Final = (
     ("scheduling", "views", "wire"),
     ("blocking", "buffering", "events", "metrics", "store"),
     ("agents",),
-    ("runner", "scheduler", "worker"),
+    ("gate", "notices", "plans", "runner", "scheduler", "submission", "worker"),
     ("cli", "config", "integrations", "server", "testing"),
     ("", "__main__"),
 )

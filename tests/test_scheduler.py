@@ -76,7 +76,9 @@ class House:
 
 async def test_the_guides_dicts_have_exactly_its_keys_in_its_order() -> None:
     usage = Usage(input_tokens=3, output_tokens=2)
-    async with House(ScriptedAgent("Hello ", [Text("wor"), Text("ld")], [usage, Completed("stop")], name="claude")) as house:
+    async with House(
+        ScriptedAgent("Hello ", [Text("wor"), Text("ld")], [usage, Completed("stop")], name="claude")
+    ) as house:
         items = await house.dicts(Task("task1", "Hi", "creative"), "claude", 7)
     *pieces, last = items
     assert pieces == [{"task_id": "task1", "chunk": chunk, "done": False} for chunk in ("Hello ", "wor", "ld")]
@@ -108,7 +110,11 @@ async def test_draining_is_the_same_stream() -> None:
 @pytest.mark.parametrize(
     ("step", "state", "error"),
     [
-        (agent_error(ErrorInfo("overloaded_error", "too busy", detail="secret words")), "failed", "overloaded_error: too busy"),
+        (
+            agent_error(ErrorInfo("overloaded_error", "too busy", detail="secret words")),
+            "failed",
+            "overloaded_error: too busy",
+        ),
         (Interrupted(ErrorInfo("interrupted", "cut")), "interrupted", "interrupted: cut"),
         (Failed(ErrorInfo("server_error", "it failed")), "failed", "server_error: it failed"),
         (RuntimeError("a bug"), "failed", "internal_error: the agent broke down; the log has the details"),

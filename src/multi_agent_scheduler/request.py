@@ -117,6 +117,8 @@ class Tool(msgspec.Struct, frozen=True, omit_defaults=True):
     """Fields of this tool that only one provider knows (Anthropic's cache_control, say)."""
 
 
+_TOOL_FIELDS: Final = frozenset(Tool.__struct_fields__)
+
 ToolChoice: TypeAlias = str
 """``auto``, ``none``, ``required``, or ``tool:NAME`` for one tool."""
 
@@ -207,7 +209,12 @@ def build(prompt: Prompt, options: Mapping[str, Any]) -> Request:
 
 
 def _check_numbers(fields: Mapping[str, Any]) -> None:
-    for name, kind, low in (("max_tokens", int, 1), ("seed", int, None), ("temperature", float, 0), ("top_p", float, 0)):
+    for name, kind, low in (
+        ("max_tokens", int, 1),
+        ("seed", int, None),
+        ("temperature", float, 0),
+        ("top_p", float, 0),
+    ):
         value = fields.get(name)
         if value is None:
             continue
@@ -229,6 +236,11 @@ def _tool(tool: Any) -> Tool:
     if isinstance(tool, Tool):
         return tool
     if isinstance(tool, Mapping):
+        if tool.keys() <= _TOOL_FIELDS:
+            try:
+                return msgspec.convert(tool, Tool)
+            except msgspec.ValidationError as error:
+                raise InvalidOption(f"tools: {error}") from None
         inner = tool.get("function", tool)  # the OpenAI chat form nests it
         name = inner.get("name") if isinstance(inner, Mapping) else None
         if isinstance(name, str) and name:

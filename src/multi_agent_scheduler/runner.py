@@ -38,16 +38,17 @@ class Watcher:
         """A batch is in the log."""
 
     def ended(self, run: Run, result: Result) -> None:
-        """The terminal is in the log."""
+        """The terminal is in the log; no reader has seen it yet."""
 
 
 class Run:
     """One execution of a task in this process. Made by the scheduler, which starts :meth:`execute` in a task."""
 
     def __init__(
-        self, store: Store, stream_id: str, *, agent: Agent, agent_name: str, request: Request, context: Context,
-        watcher: Watcher,
+        self, store: Store, stream_id: str, *, agent: Agent, agent_name: str, request: Callable[[], Request],
+        context: Context, watcher: Watcher,
     ) -> None:  # fmt: skip
+        """``request`` is called once the run begins; a CallerError of it ends the stream as failed."""
         self.stream_id = stream_id
         self.agent_name = agent_name
         self.began = context.clock()
@@ -107,7 +108,7 @@ class Run:
     async def _drain(self) -> None:
         assert self._lease is not None
         store, lease, feed, clock = self._store, self._lease, self.summary.feed, self._context.clock
-        async with aclosing(self._agent.batches(self._request, self._context)) as batches:
+        async with aclosing(self._agent.batches(self._request(), self._context)) as batches:
             async for batch in batches:
                 terminal = batch[-1]
                 if isinstance(terminal, TERMINALS):

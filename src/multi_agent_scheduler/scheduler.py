@@ -4,30 +4,43 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping, Sequence
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import aclosing
 from types import TracebackType
 from typing import Any, Final, Self
 
 from . import blocking
 from .agents.base import Agent
-from .agents.context import Context, Permit
 from .agents.function import FunctionAgent
-from .errors import InvalidConfiguration, InvalidRequest, StoreClosed, UnknownAgent, WrongLoop
-from .events import STREAM_CANCELLED, STREAM_CHUNK, STREAM_COMPLETED, STREAM_FAILED, STREAM_STARTED, EventBus, get_event_bus
+from .errors import (
+    InvalidConfiguration,
+    InvalidOption,
+    InvalidRequest,
+    PlanError,
+    StoreClosed,
+    UnknownAgent,
+    WrongLoop,
+)
+from .events import EventBus, get_event_bus
+from .gate import Gate, SchedulerContext
 from .metrics import Metrics, get_metrics
-from .records import Record, Text, numbered
-from .runner import Run, Watcher
-from .scheduling.admission import Admission, Ticket
+from .notices import Notices
+from .plans import Merge, PlanResult, PlanRun, PlanView
+from .records import Record, Skipped, numbered
+from .runner import Run
+from .scheduling.plan import Plan
+from .scheduling.run_slots import RunSlots
 from .store.base import Store
 from .store.core import StreamInfo, StreamSpec
 from .store.follow import Follower
 from .store.memory import MemoryStore
-from .task import Result, Task, Timeouts
+from .task import Result, Task, Template, Timeouts
 from .views import chunks
+from .views.summary import summarise
 from .views.text import TextView
 
-__all__ = ["Handle", "MultiAgentScheduler", "Task", "Timeouts"]
+__all__ = ["Handle", "MultiAgentScheduler", "PlanResult", "Task", "Template", "Timeouts"]
 
 _DRAIN_SECONDS: Final = 5.0  # how long the end of a stream waits for async event handlers
 
@@ -37,7 +50,9 @@ class MultiAgentScheduler:
 
     ``agents`` maps names to agents (an async generator function is taken as one). ``routes`` maps task types to agent
     names; ``default_agent`` takes the types that it does not name, and is the first agent unless said otherwise.
-    ``store`` is where streams are kept: ``"memory://"`` or a :class:`~multi_agent_scheduler.store.base.Store`.
+    ``store`` is where streams are kept: ``"memory://"`` or a :class:`~multi_agent_scheduler.store.base.Store`. At most
+    ``max_running`` tasks run at once; of those that wait, the one with the highest priority is next, and each level of
+    priority is worth half a minute of waiting.
 
     A scheduler belongs to the event loop in which it is first used; from another it raises
     :class:`~multi_agent_scheduler.errors.WrongLoop`. ``async with`` or :meth:`aclose` stops what still runs.
@@ -50,9 +65,12 @@ class MultiAgentScheduler:
         store: str | Store = "memory://",
         routes: Mapping[str, str] | None = None,
         default_agent: str | None = None,
+        max_running: int = 1000,
         event_bus: EventBus | None = None,
         metrics: Metrics | None = None,
     ) -> None:
+        if isinstance(max_running, bool) or not isinstance(max_running, int) or max_running < 1:
+            raise InvalidOption(f"max_running must be a whole number from 1, not {max_running!r}")
         self.agents: dict[str, Agent] = _named(agents)
         self._routes = dict(routes or {})
         for task_type, name in self._routes.items():
@@ -64,9 +82,13 @@ class MultiAgentScheduler:
         self._bus = event_bus if event_bus is not None else get_event_bus()
         self._metrics = metrics if metrics is not None else get_metrics()
         self._names = {id(agent): name for name, agent in reversed(self.agents.items())}
-        self._gate = _Gate()
+        self._gate = Gate()
+        self._slots = RunSlots(max_running)
         self._runs: dict[str, Run] = {}
+        self._clock = time.monotonic
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._to_skip: list[tuple[PlanRun, str, str]] = []
+        self._skipping: asyncio.Task[None] | None = None
         self._closed = False
 
     async def __aenter__(self) -> Self:
@@ -86,6 +108,8 @@ class MultiAgentScheduler:
             run.stop("the scheduler was closed")
         for run in runs:
             await run.wait()
+        if self._skipping is not None:
+            await self._skipping
         await self._bus.drain(_DRAIN_SECONDS)
         for agent in self.agents.values():
             await agent.aclose()
@@ -142,6 +166,28 @@ class MultiAgentScheduler:
         """:meth:`execute_task` for code without an event loop."""
         return blocking.run(self.execute_task(task, agent_name, batch))
 
+    async def stream(self, plan: Iterable[Task]) -> AsyncIterator[dict[str, Any]]:
+        """Run a plan and give out every task's pieces as they come.
+
+        The dicts are those of :meth:`execute_task_stream`, each with ``stream_id`` and ``seq``; each task has its own
+        last dict. A task starts the moment the last of its dependencies has ended. The order within each task holds;
+        tasks come as they come. Raises :class:`~multi_agent_scheduler.errors.CallerError` before anything runs.
+        Leaving early stops the plan.
+        """
+        async with aclosing(self._plan_dicts(plan)) as groups:
+            async for group in groups:
+                for item in group:
+                    yield item
+
+    async def run(self, plan: Iterable[Task]) -> PlanResult:
+        """The same, drained: the results by task id, with ``usage`` and ``timeline``."""
+        running = await self._begin_plan(plan)
+        running.start()
+        try:
+            return await running.wait()
+        finally:
+            await self._left_plan(running)
+
     async def submit(self, task: Task, agent_name: str | None = None) -> Handle:
         """Start a task and return at once; it goes on whether anybody reads it or not."""
         return Handle(self, await self._begin(task, agent_name, 0))
@@ -182,35 +228,128 @@ class MultiAgentScheduler:
         finally:
             await self._left(run)
 
+    async def _plan_dicts(self, tasks: Iterable[Task]) -> AsyncGenerator[Sequence[dict[str, Any]], None]:
+        running = await self._begin_plan(tasks)
+        merge, view, left = Merge(self._store), PlanView(running), len(running.streams)
+        running.listen(lambda task_id: merge.add(running.streams[task_id], task_id))
+        running.start()
+        try:
+            while left:
+                task_id, first, records = await merge.next()
+                dicts = view.dicts(task_id, first, records)
+                if dicts and dicts[-1]["done"]:
+                    left -= 1
+                    merge.drop(running.streams[task_id])
+                    await self._bus.drain(_DRAIN_SECONDS)
+                if dicts:
+                    yield dicts
+        finally:
+            merge.close()
+            await self._left_plan(running)
+
     async def _begin(self, task: Task, agent_name: str | None, batch: int) -> Run:
         self._bind()
         if not isinstance(task, Task):
             raise InvalidRequest(f"a task must be a Task, not {type(task).__name__}")
+        if task.depends_on:
+            parents = ", ".join(map(repr, task.depends_on))
+            raise PlanError(f"task {task.id!r} depends on {parents}: hand all of them to run() or stream()")
+        agent_name = self._checked(task, agent_name)
+        stream_id = os.urandom(16).hex()
+        await self._store.submit([StreamSpec(stream_id, task.id)])
+        run = self._made(task, agent_name, stream_id, Notices(self._bus, self._metrics, task, batch), {})
+        self._enqueue(run, task)
+        return run
+
+    async def _begin_plan(self, tasks: Iterable[Task]) -> PlanRun:
+        self._bind()
+        listed = list(tasks)
+        wrong = next((task for task in listed if not isinstance(task, Task)), None)
+        if wrong is not None or not listed:
+            found = "" if wrong is None else f", not {wrong!r}"
+            raise PlanError(f"a plan is a list of tasks, at least one{found}")
+        plan = Plan(listed)
+        names = {task.id: self._checked(task, None) for task in listed}
+        plan_id = os.urandom(16).hex()
+        streams = {task.id: os.urandom(16).hex() for task in listed}
+        await self._store.submit([StreamSpec(stream_id, task_id, plan_id) for task_id, stream_id in streams.items()])
+
+        def start(running: PlanRun, task_id: str, texts: Mapping[str, str]) -> None:
+            task = plan.task(task_id)
+            notices = Notices(self._bus, self._metrics, task, 0, lambda result: running.ended(task_id, result))
+            self._enqueue(self._made(task, names[task_id], streams[task_id], notices, texts), task)
+
+        return PlanRun(
+            plan_id, plan, streams, self._clock, start_task=start, skip_task=self._skip, stop_task=self._stop
+        )
+
+    def _checked(self, task: Task, agent_name: str | None) -> str:
+        """The name of the agent for a task that can be run. Raises CallerError."""
         task.check()
         if agent_name is None:
             agent_name = self.select_agent(task)
         else:
             self._check_agent(agent_name, f"task {task.id!r}")
         agent = self.agents[agent_name]
-        request = agent.request(task.filled({}), **task.keywords)
-        agent.check(request)
-        stream_id = os.urandom(16).hex()
-        run = Run(
+        if isinstance(task.prompt, Template):  # its text is not known yet
+            agent.request("a prompt", **task.keywords)
+        else:
+            agent.check(agent.request(task.prompt, **task.keywords))
+        return agent_name
+
+    def _made(self, task: Task, agent_name: str, stream_id: str, notices: Notices, texts: Mapping[str, str]) -> Run:
+        agent = self.agents[agent_name]
+        return Run(
             self._store,
             stream_id,
             agent=agent,
             agent_name=agent_name,
-            request=request,
-            context=_SchedulerContext(self._gate, self._names, task.timeouts),
-            watcher=_Notices(self._bus, self._metrics, task, batch),
+            request=lambda: agent.request(task.filled(texts), **task.keywords),
+            context=SchedulerContext(self._gate, self._names, task.timeouts),
+            watcher=notices,
         )
-        await self._store.submit([StreamSpec(stream_id, task.id)])
-        self._runs[stream_id] = run
-        run.start(self._forget)
-        return run
 
-    def _forget(self, run: Run) -> None:
+    def _enqueue(self, run: Run, task: Task) -> None:
+        self._runs[run.stream_id] = run
+        if self._slots.ask(run.stream_id, task.priority, self._clock()):
+            run.start(self._over)
+
+    def _over(self, run: Run) -> None:
         self._runs.pop(run.stream_id, None)
+        following = self._slots.release()
+        if following is not None:
+            self._runs[following].start(self._over)
+
+    def _stop(self, stream_id: str, reason: str) -> None:
+        run = self._runs.get(stream_id)
+        if run is not None:
+            run.stop(reason)
+        else:
+            self._store.cancel(stream_id, reason)  # it has not begun: it will find the stop when it does
+
+    def _skip(self, running: PlanRun, task_id: str, reason: str) -> None:
+        self._to_skip.append((running, task_id, reason))
+        if self._skipping is None:
+            self._skipping = asyncio.get_running_loop().create_task(self._write_skips(), name="skipped tasks")
+
+    async def _write_skips(self) -> None:
+        try:
+            while self._to_skip:
+                some, self._to_skip = self._to_skip, []
+                leases = await asyncio.gather(*(self._store.claim(run.streams[task_id]) for run, task_id, _ in some))
+                for lease, (run, task_id, reason) in zip(leases, some, strict=True):
+                    terminal = Skipped(reason)
+                    self._store.finish(lease, [terminal])
+                    result = summarise([terminal], stream_id=lease.stream_id)
+                    self._metrics.stream_ended(run.plan.task(task_id).task_type, "skipped", False, 0.0, None, None)
+                    run.ended(task_id, result)
+        finally:
+            self._skipping = None
+
+    async def _left_plan(self, running: PlanRun) -> None:
+        if not running.done:
+            running.stop("its reader left")
+            await running.wait()
 
     async def _left(self, run: Run) -> None:
         """The only reader has gone: the run has ended, or is stopped."""
@@ -228,7 +367,7 @@ class MultiAgentScheduler:
             raise WrongLoop("this scheduler belongs to another event loop: make one scheduler for each loop")
         self._loop = loop
         self._runs.clear()  # those of a loop that is no more
-        self._gate = _Gate()
+        self._gate = Gate()
 
 
 class Handle:
@@ -252,122 +391,6 @@ class Handle:
     def follow(self, after: int | None = None) -> AsyncIterator[Record]:
         """The task's records behind seq ``after``; see :meth:`MultiAgentScheduler.follow`."""
         return self._scheduler.follow(self.stream_id, after)
-
-
-class _Notices(Watcher):
-    """Events and metrics of one run."""
-
-    def __init__(self, bus: EventBus, metrics: Metrics, task: Task, batch: int) -> None:
-        self._bus = bus
-        self._metrics = metrics
-        self._task = task
-        self._batch = batch
-        self._gaps = metrics.histogram("stream.between_chunks_seconds")
-        self._last: float | None = None
-
-    def started(self, run: Run) -> None:
-        self._metrics.stream_started(self._task.task_type)
-        if self._bus.has_listeners(STREAM_STARTED):
-            self._bus.emit(STREAM_STARTED, self._about(run))
-
-    def batch(self, run: Run, records: Sequence[Record], now: float) -> None:
-        texts = [record.text for record in records if type(record) is Text and record.branch is None and record.text]
-        if not texts:
-            return
-        if self._last is not None:
-            self._gaps.observe(now - self._last)
-        self._last = now
-        if self._bus.has_listeners(STREAM_CHUNK):
-            for text in texts:
-                self._bus.emit(STREAM_CHUNK, {"task_id": self._task.id, "stream_id": run.stream_id, "chunk": text})
-
-    def ended(self, run: Run, result: Result) -> None:
-        self._metrics.stream_ended(
-            self._task.task_type, result.state, result.success, result.latency, result.ttft, result.usage
-        )
-        name = STREAM_FAILED
-        if result.success:
-            name = STREAM_COMPLETED
-        elif result.state == "cancelled":
-            name = STREAM_CANCELLED
-        if self._bus.has_listeners(name):
-            about = self._about(run)
-            about |= {
-                "success": result.success,
-                "state": result.state,
-                "error": None if result.error is None else str(result.error),
-                "latency": result.latency,
-                "ttft": result.ttft,
-                "stop_reason": result.stop_reason,
-                "usage": chunks.usage_dict(result.usage),
-                "characters": len(result.text),
-            }
-            self._bus.emit(name, about)
-
-    def _about(self, run: Run) -> dict[str, Any]:
-        return {
-            "task_id": self._task.id,
-            "task_type": self._task.task_type,
-            "agent": run.agent_name,
-            "stream_id": run.stream_id,
-            "batch": self._batch,
-        }
-
-
-class _Gate:
-    """Admission with waiting: the slots of a scheduler's agents."""
-
-    def __init__(self) -> None:
-        self._admission = Admission()
-        self._waiting: dict[Ticket, asyncio.Future[None]] = {}
-
-    async def admit(self, agent: str, slots: int | None) -> Permit:
-        """Wait for one of the ``slots`` of the agent named so."""
-        self._admission.limit(agent, slots)
-        ticket = self._admission.ask(agent)
-        if ticket.state != "granted":
-            future = self._waiting[ticket] = asyncio.get_running_loop().create_future()
-            try:
-                await future
-            except BaseException:
-                self.close(ticket)
-                raise
-            finally:
-                self._waiting.pop(ticket, None)
-        return _Slot(self, ticket)
-
-    def close(self, ticket: Ticket) -> None:
-        following = self._admission.close(ticket)
-        if following is not None:
-            future = self._waiting[following]
-            if not future.done():
-                future.set_result(None)
-
-
-class _Slot(Permit):
-    __slots__ = ("_gate", "_ticket")
-
-    def __init__(self, gate: _Gate, ticket: Ticket) -> None:
-        self._gate = gate
-        self._ticket = ticket
-
-    def release(self) -> None:
-        self._gate.close(self._ticket)
-
-
-class _SchedulerContext(Context):
-    """The context of a run: Calls are admitted by the scheduler's limits."""
-
-    def __init__(self, gate: _Gate, names: Mapping[int, str], timeouts: Timeouts | None) -> None:
-        super().__init__(timeouts=timeouts)
-        self._gate = gate
-        self._names = names
-
-    def name_of(self, agent: Agent) -> str:
-        return self._names.get(id(agent), agent.name)
-
-    async def permit(self, agent: Agent, estimate: int) -> Permit:  # noqa: ARG002
-        return await self._gate.admit(self.name_of(agent), agent.max_concurrent)
 
 
 def _named(agents: Mapping[str, Agent | Callable[..., Any]]) -> dict[str, Agent]:

@@ -25,6 +25,12 @@ class Follower:
         self._log = store.log(stream_id)
         self.seq = seq
 
+    def at_hand(self) -> Sequence[Record]:
+        """Some of the next records if there are any now, as :meth:`next` gives them; none means: not yet, or the end."""
+        records = self._log.read(self.seq)
+        self.seq += len(records)
+        return records
+
     async def next(self) -> Sequence[Record]:
         """The next records, at least one, as soon as there are any; none at all behind the terminal.
 

@@ -252,11 +252,11 @@ class Summary:
         return latency, None if first is None else max(0.0, first - started_at)
 
 
-def summarise(records: Iterable[Record]) -> Result:
+def summarise(records: Iterable[Record], *, stream_id: str | None = None) -> Result:
     """The result of a whole log, or of any records in order."""
     summary = Summary()
     summary.feed(list(records))
-    return summary.result()
+    return summary.result(stream_id=stream_id)
 
 
 def outcome(terminal: Terminal | None) -> tuple[State, bool, ErrorInfo | None]:

@@ -1,0 +1,80 @@
+"""Who is told of a stream's life: the event bus and the metrics."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from .events import STREAM_CANCELLED, STREAM_CHUNK, STREAM_COMPLETED, STREAM_FAILED, STREAM_STARTED, EventBus
+from .metrics import Metrics
+from .records import Record, Text
+from .runner import Run, Watcher
+from .task import Result, Task
+from .views import chunks
+
+__all__ = ["Notices"]
+
+
+class Notices(Watcher):
+    """Events and metrics of one run; ``after`` is called with the result, behind them."""
+
+    def __init__(
+        self, bus: EventBus, metrics: Metrics, task: Task, batch: int, after: Callable[[Result], None] | None = None
+    ) -> None:
+        self._after = after
+        self._bus = bus
+        self._metrics = metrics
+        self._task = task
+        self._batch = batch
+        self._gaps = metrics.histogram("stream.between_chunks_seconds")
+        self._last: float | None = None
+
+    def started(self, run: Run) -> None:
+        self._metrics.stream_started(self._task.task_type)
+        if self._bus.has_listeners(STREAM_STARTED):
+            self._bus.emit(STREAM_STARTED, self._about(run))
+
+    def batch(self, run: Run, records: Sequence[Record], now: float) -> None:
+        texts = [record.text for record in records if type(record) is Text and record.branch is None and record.text]
+        if not texts:
+            return
+        if self._last is not None:
+            self._gaps.observe(now - self._last)
+        self._last = now
+        if self._bus.has_listeners(STREAM_CHUNK):
+            for text in texts:
+                self._bus.emit(STREAM_CHUNK, {"task_id": self._task.id, "stream_id": run.stream_id, "chunk": text})
+
+    def ended(self, run: Run, result: Result) -> None:
+        self._metrics.stream_ended(
+            self._task.task_type, result.state, result.success, result.latency, result.ttft, result.usage
+        )
+        name = STREAM_FAILED
+        if result.success:
+            name = STREAM_COMPLETED
+        elif result.state == "cancelled":
+            name = STREAM_CANCELLED
+        if self._bus.has_listeners(name):
+            about = self._about(run)
+            about |= {
+                "success": result.success,
+                "state": result.state,
+                "error": None if result.error is None else str(result.error),
+                "latency": result.latency,
+                "ttft": result.ttft,
+                "stop_reason": result.stop_reason,
+                "usage": chunks.usage_dict(result.usage),
+                "characters": len(result.text),
+            }
+            self._bus.emit(name, about)
+        if self._after is not None:
+            self._after(result)
+
+    def _about(self, run: Run) -> dict[str, Any]:
+        return {
+            "task_id": self._task.id,
+            "task_type": self._task.task_type,
+            "agent": run.agent_name,
+            "stream_id": run.stream_id,
+            "batch": self._batch,
+        }

@@ -1,0 +1,260 @@
+"""One execution of a plan: tasks start the moment their last parent ends, and the whole is one live stream.
+
+The decisions are :class:`~multi_agent_scheduler.scheduling.plan.Plan`'s; this is its shell.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import msgspec
+
+from .records import TERMINALS, Record
+from .store.follow import Follower
+from .task import Result
+from .views import chunks
+from .views.summary import total_usage
+from .views.text import TextView
+
+if TYPE_CHECKING:
+    from .records import Usage
+    from .scheduling.plan import Plan, Skip
+    from .store.base import Store
+
+__all__ = ["Merge", "PlanResult", "PlanRun", "PlanView", "Span"]
+
+
+class Span(msgspec.Struct, frozen=True):
+    """When a task of a plan ran: seconds since the plan began. ``first`` is its first content, None if it had none."""
+
+    task_id: str
+    agent: str | None
+    state: str
+    start: float
+    first: float | None
+    end: float
+
+
+class PlanResult(Mapping[str, Result]):
+    """What came of a plan: a mapping of task id to :class:`Result`, in the plan's order.
+
+    ``usage`` is the sum over all tasks; ``timeline`` has one :class:`Span` for each task, in the order of their ends.
+    ``success`` says whether every task succeeded; ``latency`` is in seconds.
+    """
+
+    def __init__(self, plan_id: str, results: dict[str, Result], timeline: Sequence[Span], latency: float) -> None:
+        self.plan_id = plan_id
+        self.timeline = timeline
+        self.latency = latency
+        self._results = results
+
+    def __getitem__(self, task_id: str) -> Result:
+        return self._results[task_id]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._results)
+
+    def __len__(self) -> int:
+        return len(self._results)
+
+    def __repr__(self) -> str:
+        states = {task_id: result.state for task_id, result in self._results.items()}
+        return f"PlanResult({states if len(states) <= 20 else f'{len(states)} tasks'})"
+
+    @property
+    def success(self) -> bool:
+        """Whether every task of the plan succeeded."""
+        return all(result.success for result in self._results.values())
+
+    @property
+    def usage(self) -> Usage | None:
+        """The tokens of all tasks together; None if nothing is known."""
+        known = [result.usage for result in self._results.values() if result.usage is not None]
+        return total_usage(known) if known else None
+
+
+_Start: TypeAlias = "Callable[[PlanRun, str, Mapping[str, str]], None]"
+
+
+class PlanRun:
+    """One execution of a plan in this process.
+
+    ``start_task`` begins a task, given the texts that its template may name; ``skip_task`` writes the terminal of one
+    that will not run; ``stop_task`` stops one. Each of them leads to one call of :meth:`ended`.
+    """
+
+    def __init__(
+        self, plan_id: str, plan: Plan, streams: Mapping[str, str], clock: Callable[[], float],
+        *, start_task: _Start, skip_task: Callable[[PlanRun, str, str], None], stop_task: Callable[[str, str], None],
+    ) -> None:  # fmt: skip
+        self.plan_id = plan_id
+        self.plan = plan
+        self.streams = streams
+        self.results: dict[str, Result] = {}
+        self.began = clock()
+        self._clock = clock
+        self._start_task = start_task
+        self._skip_task = skip_task
+        self._stop_task = stop_task
+        self._spans: list[Span] = []
+        self._starts: dict[str, float] = {}
+        self._listeners: list[Callable[[str], None]] = []
+        self._finished = asyncio.get_running_loop().create_future()
+        self._stopped: str | None = None
+
+    def listen(self, began: Callable[[str], None]) -> None:
+        """Call ``began`` with the id of each task that starts or is skipped from now on."""
+        self._listeners.append(began)
+
+    def start(self) -> None:
+        """Begin: everything that depends on nothing runs."""
+        for task_id in self.plan.ready():
+            self._start(task_id)
+        self._check_done()
+
+    def ended(self, task_id: str, result: Result) -> None:
+        """A task's terminal is in its log."""
+        now = self._clock() - self.began
+        start = self._starts.get(task_id, now)
+        first = None if result.ttft is None else start + result.ttft
+        self._spans.append(Span(task_id, result.agent, result.state, start, first, now))
+        self.results[task_id] = result
+        change = self.plan.ended(task_id, result.state, success=result.success)
+        for skip in change.skipped:
+            self._skip(skip)
+        for ready in change.ready:
+            self._start(ready)
+        self._check_done()
+
+    def stop(self, reason: str) -> None:
+        """Stop every task that runs; those that have not begun will not."""
+        if self._stopped is not None or self._finished.done():
+            return
+        self._stopped = reason
+        for task_id, stream_id in self.streams.items():
+            if self.plan.state(task_id) not in ("ended", "skipped"):
+                self._stop_task(stream_id, reason)
+
+    async def wait(self) -> PlanResult:
+        """The results, once every task has ended. Cancelling the one who waits changes nothing for the plan."""
+        await asyncio.wait({self._finished})
+        results = {task_id: self.results[task_id] for task_id in self.streams}
+        return PlanResult(self.plan_id, results, self._spans, self._latency)
+
+    @property
+    def done(self) -> bool:
+        """Every task has ended."""
+        return self._finished.done()
+
+    def _start(self, task_id: str) -> None:
+        self.plan.started(task_id)
+        self._starts[task_id] = self._clock() - self.began
+        texts = {parent: self.results[parent].text for parent in self.plan.parents(task_id) if parent in self.results}
+        self._start_task(self, task_id, texts)
+        for began in self._listeners:
+            began(task_id)
+
+    def _skip(self, skip: Skip) -> None:
+        self._skip_task(self, skip.id, skip.reason)
+        for began in self._listeners:
+            began(skip.id)
+
+    def _check_done(self) -> None:
+        if self.plan.done and len(self.results) == len(self.streams) and not self._finished.done():
+            self._latency = self._clock() - self.began
+            self._finished.set_result(None)
+
+
+class Merge:
+    """A reader of many streams at once: whichever grows is read next; each stream's own order holds."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._grown: deque[_Part] = deque()
+        self._parts: dict[str, _Part] = {}
+        self._waiter: asyncio.Future[None] | None = None
+
+    def add(self, stream_id: str, name: str, after: int = 0) -> None:
+        """Read this stream too, from behind seq ``after``; ``name`` comes back with its records."""
+        part = _Part(self, name, Follower(self._store, stream_id, after))
+        self._parts[stream_id] = part
+        part.subscribe(self._store.log(stream_id).subscribe)
+        part.grew()
+
+    async def next(self) -> tuple[str, int, Sequence[Record]]:
+        """The name of a stream that has grown, the seq of its first new record, and its new records."""
+        while True:
+            while self._grown:
+                part = self._grown.popleft()
+                part.waiting = False
+                first = part.follower.seq + 1
+                records = part.follower.at_hand()
+                if records:
+                    part.grew()  # there may be more: its turn comes again behind the others
+                    return part.name, first, records
+            waiter = self._waiter = asyncio.get_running_loop().create_future()
+            await waiter
+
+    def drop(self, stream_id: str) -> None:
+        """Do not read this stream any more."""
+        part = self._parts.pop(stream_id)
+        self._store.log(stream_id).unsubscribe(part.grew)
+
+    def close(self) -> None:
+        """Leave all streams."""
+        for stream_id in list(self._parts):
+            self.drop(stream_id)
+
+    def _wake(self) -> None:
+        waiter = self._waiter
+        if waiter is not None and not waiter.done():
+            waiter.set_result(None)
+
+
+class _Part:
+    __slots__ = ("_merge", "follower", "name", "waiting")
+
+    def __init__(self, merge: Merge, name: str, follower: Follower) -> None:
+        self._merge = merge
+        self.name = name
+        self.follower = follower
+        self.waiting = False
+
+    def subscribe(self, subscribe: Callable[[Callable[[], None]], None]) -> None:
+        subscribe(self.grew)
+
+    def grew(self) -> None:
+        if not self.waiting:
+            self.waiting = True
+            self._merge._grown.append(self)
+            self._merge._wake()
+
+
+class PlanView:
+    """The guide's dicts for a whole plan, each with ``stream_id`` and ``seq``."""
+
+    def __init__(self, run: PlanRun) -> None:
+        self._run = run
+        self._views: dict[str, TextView] = {}
+
+    def dicts(self, task_id: str, first: int, records: Sequence[Record]) -> list[dict[str, Any]]:
+        """The dicts for some records of one task's stream; the task's last dict comes with its terminal."""
+        run, stream_id = self._run, self._run.streams[task_id]
+        view = self._views.get(task_id)
+        if view is None:
+            view = self._views[task_id] = TextView()
+        made: list[dict[str, Any]] = []
+        seq = first
+        for record in records:
+            texts = view.texts((record,))
+            made += [{**chunks.chunk(task_id, text), "stream_id": stream_id, "seq": seq} for text in texts]
+            seq += 1
+        if isinstance(records[-1], TERMINALS):
+            result = run.results[task_id]
+            task = run.plan.task(task_id)
+            made.append({**chunks.final(task, result.agent or "", result), "seq": seq - 1})
+            del self._views[task_id]
+        return made
