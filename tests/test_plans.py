@@ -111,8 +111,12 @@ async def test_what_depends_on_a_failure_is_skipped_unless_it_wants_to_see_it() 
         )
     states = {task_id: result.state for task_id, result in results.items()}
     assert states == {
-        "bad": "failed", "child": "skipped", "grandchild": "skipped", "undertaker": "completed", "stranger": "completed",
-    }  # fmt: skip
+        "bad": "failed",
+        "child": "skipped",
+        "grandchild": "skipped",
+        "undertaker": "completed",
+        "stranger": "completed",
+    }
     assert results["child"].error is not None
     assert "'bad', which it depends on, failed" in results["child"].error.message
     assert "through 'child'" in str(results["grandchild"].error)

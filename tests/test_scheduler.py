@@ -357,7 +357,7 @@ async def test_the_callers_mistakes_raise_before_the_first_item() -> None:
             await first("Hi", "claude")
         with pytest.raises(InvalidOption, match="max_tokens must be at least 1, not -5"):
             await first(Task("t", "Hi", options={"max_tokens": -5}), "claude")
-        with pytest.raises(CallerError, match="unknown option 'max_token'.*extra="):
+        with pytest.raises(CallerError, match=r"unknown option 'max_token'.*extra="):
             await first(Task("t", "Hi", options={"max_token": 5}), "claude")
         assert house.scheduler.streams() == []
         assert house.events == []

@@ -53,7 +53,7 @@ class ImagePart(_PartBase, frozen=True, tag="image"):
 
 
 class ToolCallPart(_PartBase, frozen=True, tag="tool_call"):
-    """A call that the assistant made in an earlier turn; ``arguments`` is JSON text (free text if ``kind`` is "custom")."""
+    """A call that the assistant made in an earlier turn; ``arguments`` is JSON text (``kind`` "custom": free text)."""
 
     id: str
     name: str
@@ -106,7 +106,7 @@ class Message(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Tool(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A tool that the model may call; ``parameters`` is a JSON Schema. ``raw`` is a provider's own tool, passed as it is."""
+    """A tool that the model may call; ``parameters`` is a JSON Schema. ``raw`` is a provider's own tool, as it is."""
 
     name: str
     description: str | None = None

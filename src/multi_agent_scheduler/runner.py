@@ -101,7 +101,7 @@ class Run:
             self._finish((), Failed(ErrorInfo("invalid_request_error", str(error))))
         except StoreError:
             raise  # nothing more can be written
-        except Exception:
+        except Exception:  # noqa: BLE001 - a bug in an agent must end its stream, not hang its readers
             _log.exception("the agent %s broke down in stream %s", self.agent_name, self.stream_id)
             self._finish((), Failed(ErrorInfo("internal_error", "the agent broke down; the log has the details")))
 

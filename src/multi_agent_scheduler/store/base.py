@@ -50,8 +50,11 @@ class Store(ABC):
 
     @abstractmethod
     async def open(self) -> None:
-        """Make ready for use in the running loop; called once, before anything else. Streams whose run died with an
-        earlier process are queued again. Raises StoreError if what is kept cannot be used; it is left untouched then."""
+        """Make ready for use in the running loop; called once, before anything else.
+
+        Streams whose run died with an earlier process are queued again. Raises StoreError if what is kept cannot be
+        used; it is left untouched then.
+        """
 
     @abstractmethod
     async def submit(self, specs: Sequence[StreamSpec]) -> None:

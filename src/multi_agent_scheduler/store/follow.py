@@ -26,7 +26,7 @@ class Follower:
         self.seq = seq
 
     def at_hand(self) -> Sequence[Record]:
-        """Some of the next records if there are any now, as :meth:`next` gives them; none means: not yet, or the end."""
+        """What :meth:`next` would give, if there is anything now; none means: not yet, or the end."""
         records = self._log.read(self.seq)
         self.seq += len(records)
         return records
