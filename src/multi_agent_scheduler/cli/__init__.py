@@ -1,4 +1,8 @@
-"""The command line: ``mas``. Exit codes: 0 success, 1 failure, 2 wrong usage, 130 Ctrl-C."""
+"""The command line: ``mas``. Exit codes: 0 success, 1 failure, 2 wrong usage, 130 Ctrl-C (128 + the signal's number).
+
+A failure is one line on stderr. ``MAS_DEBUG=1`` adds the log, and the traceback of what is a bug. Nothing is imported
+before the arguments ask for it: ``mas --version`` waits for nobody.
+"""
 
 from __future__ import annotations
 
@@ -6,55 +10,156 @@ import argparse
 import os
 import sys
 from collections.abc import Callable, Sequence
+from typing import Final, NoReturn
 
 from ..__about__ import VERSION
-from ..errors import CallerError, SchedulerError
 
 __all__ = ["main"]
+
+_CONFIG_HELP: Final = "a mas.toml; default: $MAS_CONFIG, or ./mas.toml if it is there"
+_EXAMPLES: Final = """\
+examples:
+  mas demo                                      three agents at once, with no key
+  mas ask "Explain Python async"                the first agent that can be used answers
+  git diff | mas ask -a claude -s "Review it"   standard input is the prompt
+  mas doctor                                    which agents can be used, and what is missing
+
+MAS_CONFIG names a mas.toml; MAS_DEBUG=1 shows the log, and where an error comes from.
+"""
+_ASK_EXAMPLES: Final = """\
+examples:
+  mas ask "Explain Python async"
+  mas ask -a claude -m claude-haiku-4-5 --max-tokens 200 "Name three rivers"
+  mas ask --format records "Hello" > answer.ndjson
+  mas ask - < question.txt
+
+The answer goes to stdout and nothing else does; a line about it goes to stderr. Ctrl-C stops the provider and keeps
+what came.
+"""
+_DOCTOR_NOTE: Final = (
+    "Asks nobody anything: only what is installed and set is looked at. Exit code 1 if no agent can be used."
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; gives the exit code."""
-    parsed = _parser().parse_args(arguments)
-    command: Callable[[argparse.Namespace], int] = parsed.command
+    _replace_closed_streams()
+    debug = bool(os.environ.get("MAS_DEBUG"))
     try:
-        return command(parsed)
-    except CallerError as error:
-        return _say(error, 2)
-    except SchedulerError as error:
-        return _say(error, 1)
-    except KeyboardInterrupt:
-        return 130
+        code = _run(arguments, debug=debug)
+        sys.stdout.flush()
     except BrokenPipeError:  # whoever read our output has gone: there is nobody to tell
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
-
-
-def _say(error: Exception, code: int) -> int:
-    print(f"mas: {error}", file=sys.stderr)  # noqa: T201
+        code = 1
+    except KeyboardInterrupt:
+        code = 130
+    except Exception as error:
+        if debug:
+            raise
+        code = _explain(error)
+    if code:
+        _drop_unwritten()
     return code
 
 
+def _run(arguments: Sequence[str] | None, *, debug: bool) -> int:
+    parser = _parser()
+    try:
+        parsed = parser.parse_args(arguments)
+    except SystemExit as leaving:  # --help, --version, wrong usage
+        return leaving.code if isinstance(leaving.code, int) else 1
+    if parsed.command is None:
+        parser.print_help(sys.stderr)
+        return 2
+    _set_up_log(debug=debug)
+    command: Callable[[argparse.Namespace], int] = parsed.command
+    return command(parsed)
+
+
+def _explain(error: Exception) -> int:
+    """One line for a failure, and its exit code."""
+    from ..errors import CallerError, InvalidConfiguration, SchedulerError
+    from .terminal import complain
+
+    if isinstance(error, SchedulerError):
+        complain(str(error))
+        return 2 if isinstance(error, CallerError) and not isinstance(error, InvalidConfiguration) else 1
+    if isinstance(error, OSError) and error.strerror:
+        named = f"{error.filename}: " if error.filename else ""
+        complain(f"{named}{error.strerror}")
+        return 1
+    complain(f"this is a bug ({type(error).__name__}: {error}); MAS_DEBUG=1 shows where: please report it")
+    return 1
+
+
+def _set_up_log(*, debug: bool) -> None:
+    import logging
+
+    if debug:
+        logging.basicConfig(level=logging.DEBUG, format="%(relativeCreated)6.0f ms %(name)s: %(message)s")
+        return
+    log = logging.getLogger("multi_agent_scheduler")
+    if not log.handlers:  # without any handler, Python would write warnings and tracebacks to stderr
+        log.addHandler(logging.NullHandler())
+
+
+def _replace_closed_streams() -> None:
+    """Put something in the place of a standard stream that was closed before we began (``mas ask >&-``)."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115 - open for as long as we live
+
+
+def _drop_unwritten() -> None:
+    """What could not be written must not be tried again at the end of the process, where it would complain or hang."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser whose complaint is one line."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message.removeprefix('argument ')} (see {self.prog} --help)\n")
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="mas", description="Stream from many LLM agents.")
+    parser = _Parser(
+        prog="mas",
+        description="Ask LLM agents, and watch what they say as they say it.",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
     parser.add_argument("--version", action="version", version=f"mas {VERSION}")
-    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    parser.set_defaults(command=None)
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND")
     _add_ask(commands)
     _add_doctor(commands)
     _add_demo(commands)
     return parser
 
 
-def _add_ask(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    ask = commands.add_parser("ask", help="ask an agent and stream its answer to stdout")
+def _add_ask(commands: argparse._SubParsersAction[_Parser]) -> None:
+    ask = commands.add_parser(
+        "ask",
+        help="ask an agent and stream its answer to stdout",
+        description="Ask an agent and stream its answer to stdout.",
+        epilog=_ASK_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
     ask.add_argument("prompt", nargs="?", help="what to ask; without it, or with -, standard input is read")
-    ask.add_argument("--agent", "-a", metavar="NAME", help="which agent (see: mas doctor); the local model by default")
-    ask.add_argument("--model", "-m", help="the provider's name of the model")
+    ask.add_argument(
+        "--agent", "-a", metavar="NAME", help="which agent (mas doctor lists them); default: the first usable"
+    )
+    ask.add_argument("--model", "-m", metavar="NAME", help="the provider's name of the model")
     ask.add_argument("--max-tokens", type=int, metavar="N", help="the most tokens to write")
     ask.add_argument("--system", "-s", metavar="TEXT", help="the system prompt")
     ask.add_argument("--temperature", type=float, metavar="T", help="0 is the least random")
     ask.add_argument("--format", choices=("text", "records"), default="text", help="records: one JSON record a line")
-    ask.add_argument("--config", metavar="FILE", help="a mas.toml; default: $MAS_CONFIG, or ./mas.toml if it is there")
+    ask.add_argument("--config", metavar="FILE", help=_CONFIG_HELP)
     ask.add_argument("--quiet", "-q", action="store_true", help="nothing on stderr but errors")
 
     def run(parsed: argparse.Namespace) -> int:
@@ -65,9 +170,15 @@ def _add_ask(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     ask.set_defaults(command=run)
 
 
-def _add_doctor(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    doctor = commands.add_parser("doctor", help="list every agent, whether it can be used, and what is missing")
-    doctor.add_argument("--config", metavar="FILE", help="a mas.toml; default: $MAS_CONFIG, or ./mas.toml if it is there")
+def _add_doctor(commands: argparse._SubParsersAction[_Parser]) -> None:
+    doctor = commands.add_parser(
+        "doctor",
+        help="list every agent, whether it can be used, and what is missing",
+        description="List every agent, whether it can be used, and what is missing.",
+        epilog=_DOCTOR_NOTE,
+        allow_abbrev=False,
+    )
+    doctor.add_argument("--config", metavar="FILE", help=_CONFIG_HELP)
 
     def run(parsed: argparse.Namespace) -> int:
         from . import doctor as command
@@ -77,8 +188,14 @@ def _add_doctor(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     doctor.set_defaults(command=run)
 
 
-def _add_demo(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    demo = commands.add_parser("demo", help="three agents at once, live, from the embedded model; no key needed")
+def _add_demo(commands: argparse._SubParsersAction[_Parser]) -> None:
+    demo = commands.add_parser(
+        "demo",
+        help="three agents at once, live, from the embedded model; no key needed",
+        description="Three agents at once, live, each over another provider's protocol, all answered by the embedded "
+        "model in this process. No key and no network needed.",
+        allow_abbrev=False,
+    )
     demo.add_argument("--max-tokens", type=int, default=160, metavar="N", help="the most tokens an agent writes")
     demo.add_argument("--svg", metavar="FILE", help="also save the last screen as a picture")
 

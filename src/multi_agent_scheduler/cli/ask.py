@@ -4,103 +4,120 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import os
-import signal
 import sys
-from typing import Any
+from collections.abc import AsyncIterator
+from urllib.parse import urlsplit
 
-from ..errors import InvalidRequest
+from ..agents.base import Agent
+from ..agents.http import HttpAgent
+from ..config import Offer
+from ..errors import InvalidOption, InvalidRequest
 from ..records import Record, encode_record
 from ..scheduler import Handle, MultiAgentScheduler
 from ..task import Result, Task
 from ..views.text import TextView
 from . import choice
-from .terminal import printable, status
+from .stopping import Stopping, WriteStopped
+from .terminal import Output, complain, status
 
 __all__ = ["run"]
 
 
 def run(parsed: argparse.Namespace) -> int:
     """Exit code 0 if the answer came whole, 1 if not, 130 after Ctrl-C."""
-    prompt = _prompt(parsed.prompt)
     offer = choice.chosen(choice.available(parsed.config), parsed.agent)
+    task, agent = _task(parsed), offer.make()
+    if isinstance(agent, HttpAgent) and not (agent.model or agent.request(task.prompt, **task.options).model):
+        raise InvalidOption(f"{offer.name}: no model is set: name one with --model")
+    return asyncio.run(_ask(offer, agent, task, records=parsed.format == "records", quiet=parsed.quiet))
+
+
+def _task(parsed: argparse.Namespace) -> Task:
     options = {
         "model": parsed.model,
         "max_tokens": parsed.max_tokens,
         "system": parsed.system,
         "temperature": parsed.temperature,
     }
-    task = Task("ask", prompt, options={name: value for name, value in options.items() if value is not None})
-    return asyncio.run(_ask(offer.name, offer.make(), task, records=parsed.format == "records", quiet=parsed.quiet))
+    prompt = parsed.prompt if parsed.prompt not in (None, "-") else _read_prompt(asked=parsed.prompt == "-")
+    for name, text in {"the prompt": prompt, **options}.items():
+        if isinstance(text, str) and not _is_text(text):
+            raise InvalidRequest(f"{name.replace('_', '-')} is not UTF-8 text")
+    return Task("ask", prompt, options={name: value for name, value in options.items() if value is not None})
 
 
-def _prompt(given: str | None) -> str:
-    if given is not None and given != "-":
-        return given
-    if given is None and sys.stdin.isatty():
+def _read_prompt(*, asked: bool) -> str:
+    if sys.stdin.isatty() and not asked:
         raise InvalidRequest('nothing to ask: mas ask "your question", or pipe it in')
     try:
-        return sys.stdin.read()
-    except UnicodeDecodeError:
-        raise InvalidRequest("standard input is not UTF-8 text") from None
+        return sys.stdin.buffer.read().decode()  # UTF-8, whatever the locale says
+    except UnicodeDecodeError as error:
+        raise InvalidRequest(f"standard input is not UTF-8 text (byte {error.start})") from None
 
 
-async def _ask(name: str, agent: Any, task: Task, *, records: bool, quiet: bool) -> int:
-    async with MultiAgentScheduler({name: agent}) as scheduler:
-        handle = await scheduler.submit(task, name)
-        stopped = _stop_on_signals(handle)
-        try:
-            await _show(handle, records=records)
-        except BrokenPipeError:
-            await handle.cancel("nobody reads the output")
-            raise
-        result = await handle.result()
-    _sum_up(name, result, quiet=quiet)
-    if stopped:
-        return 128 + stopped[0]
+def _is_text(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # Python smuggles the bytes of an argument that is not UTF-8 through as surrogates
+        return False
+    return True
+
+
+async def _ask(offer: Offer, agent: Agent, task: Task, *, records: bool, quiet: bool) -> int:
+    output = Output()
+    with Stopping(blocked=lambda: output.blocked) as stopping:
+        async with MultiAgentScheduler({offer.name: agent}) as scheduler:
+            handle = await scheduler.submit(task, offer.name)
+            stops: set[asyncio.Task[bool]] = set()  # held here, because a loop does not hold its tasks
+            stopping.then(lambda reason: stops.add(asyncio.create_task(handle.cancel(reason))))
+            try:
+                await _show(handle, output, records=records)
+            except WriteStopped:
+                stopping.leave()  # the operating system closes the provider's socket with us
+            except OSError as error:  # a broken pipe, a full disk
+                await handle.cancel("nothing can be written")
+                raise OSError(error.errno, error.strerror, "standard output") from None
+            result = await handle.result()
+        output.end()
+        _sum_up(offer.name, result, _problem(offer, agent, result), quiet=quiet)
+        if stopping.signal is not None:
+            stopping.leave()
     return 0 if result.success else 1
 
 
-def _stop_on_signals(handle: Handle) -> list[int]:
-    """Let Ctrl-C and SIGTERM stop the provider; what came is kept. Gives the signals that came, as they come."""
-    received: list[int] = []
-    loop = asyncio.get_running_loop()
-    pending: set[asyncio.Task[bool]] = set()
-
-    def stop(number: int) -> None:
-        received.append(number)
-        if len(received) > 1:  # they mean it
-            os._exit(128 + number)
-        pending.add(loop.create_task(handle.cancel("Ctrl-C" if number == signal.SIGINT else "SIGTERM")))
-
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stop, number)
-    return received
-
-
-async def _show(handle: Handle, *, records: bool) -> None:
-    out, view, on_terminal = sys.stdout, TextView(), sys.stdout.isatty()
-    shown = ""
-    async for record in handle.follow():
-        text = _line(record) if records else view.feed((record,))
+async def _show(handle: Handle, output: Output, *, records: bool) -> None:
+    follower: AsyncIterator[Record] = handle.follow()
+    if records:
+        async for record in follower:
+            output.line(encode_record(record))
+        return
+    view = TextView()
+    async for record in follower:
+        text = view.feed((record,))
         if text:
-            out.write(printable(text) if on_terminal else text)
-            out.flush()
-            shown = text
-    if shown and not shown.endswith("\n"):
-        out.write("\n")
-        out.flush()
+            output.text(text)
 
 
-def _line(record: Record) -> str:
-    return encode_record(record).decode() + "\n"
-
-
-def _sum_up(name: str, result: Result, *, quiet: bool) -> None:
-    if result.error is not None:
-        problem = str(result.error)
-        if result.error.detail:
-            problem += f" (the provider said: {result.error.detail})"
-        print(f"mas: {name}: {printable(problem)}", file=sys.stderr)  # noqa: T201
-    if not quiet:
+def _sum_up(name: str, result: Result, problem: str | None, *, quiet: bool) -> None:
+    if problem is not None:
+        complain(f"{name}: {problem}")
+    elif not quiet:
         print(status(name, result), file=sys.stderr)  # noqa: T201
+
+
+def _problem(offer: Offer, agent: Agent, result: Result) -> str | None:
+    """What went wrong, and what may be done about it; None if nothing did, and for a stop that was asked for."""
+    error = result.error
+    if error is None or result.state == "cancelled":
+        return None
+    if error.code == "authentication_error" and error.status is None and not offer.key_set:
+        return f"no API key: set {offer.key_variable}"
+    problem = error.message
+    if error.detail:
+        problem += f" (the provider said: {error.detail})"
+    if result.refusal:
+        problem += f" (the model said: {result.refusal})"
+    if error.code == "connection_error" and isinstance(agent, HttpAgent):
+        here = (urlsplit(agent.base_url).hostname or "").startswith(("localhost", "127.", "::1"))
+        problem += ": is the server running?" if here else ": is the network up, and is base_url right?"
+    return problem

@@ -1,0 +1,79 @@
+"""Ctrl-C and its kin: the first asks for an orderly end, the second ends the process at once."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import threading
+from collections.abc import Callable
+from types import FrameType, TracebackType
+from typing import Any, Final, NoReturn, Self
+
+__all__ = ["Stopping", "WriteStopped"]
+
+_REASONS: Final = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM", signal.SIGHUP: "the terminal was closed"}
+
+
+class WriteStopped(Exception):
+    """A signal came while a write waited for whoever reads our output."""
+
+
+class Stopping:
+    """While it is entered, signals are taken: the first calls what :meth:`then` was told, in the running loop.
+
+    ``blocked()`` says whether the process waits in a write, which holds up the loop: the write then raises
+    :class:`WriteStopped`. ``restore()`` is called before a second signal ends the process. A signal that was ignored
+    when the process began stays ignored.
+
+    These are plain handlers, not the loop's: the loop's are held up by such a write as well.
+    """
+
+    def __init__(
+        self,
+        *,
+        blocked: Callable[[], bool] = lambda: False,
+        restore: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._blocked = blocked
+        self._restore = restore
+        self._act: Callable[[str], object] | None = None
+        self._loop = asyncio.get_running_loop()
+        self._before: dict[signal.Signals, Any] = {}
+        self.signal: signal.Signals | None = None
+        """The signal that came."""
+
+    def __enter__(self) -> Self:
+        if threading.current_thread() is not threading.main_thread():
+            return self  # signals are the main thread's
+        for number in _REASONS:
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                self._before[number] = signal.signal(number, self._receive)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def then(self, act: Callable[[str], object]) -> None:
+        """What to do at the first signal, with its reason; at once if it came already."""
+        self._act = act
+        if self.signal is not None:
+            act(_REASONS[self.signal])
+
+    def leave(self) -> NoReturn:
+        """End the process with the signal's exit code, waiting for nothing: not for a model that is being loaded."""
+        assert self.signal is not None
+        os._exit(128 + self.signal)
+
+    def _receive(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002
+        if self.signal is not None:
+            self._restore()
+            os._exit(128 + number)
+        self.signal = signal.Signals(number)
+        if self._act is not None:
+            self._loop.call_soon_threadsafe(self._act, _REASONS[self.signal])
+        if self._blocked():
+            raise WriteStopped
