@@ -180,6 +180,8 @@ def _left_open(request: pytest.FixtureRequest, before: dict[str, int]) -> list[s
             name = opened.getsockname()
             if name:
                 left.append(f"{opened.family.name} {name}")
+        except OSError:
+            continue  # closed this moment, by another thread
         finally:
             opened.detach()
     return left
