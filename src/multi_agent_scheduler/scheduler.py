@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import aclosing
 from types import TracebackType
 from typing import Any, Final, Self
@@ -132,7 +132,7 @@ class MultiAgentScheduler:
 
     async def execute_task_stream(
         self, task: Task, agent_name: str | None = None, batch: int = 0
-    ) -> AsyncIterator[dict[str, Any]]:
+    ) -> AsyncGenerator[dict[str, Any], None]:
         """Run a task and give out its text as it arrives.
 
         Each piece is ``{'task_id', 'chunk', 'done': False}``; the last dict has ``done`` True, ``result``, ``latency``
@@ -147,7 +147,7 @@ class MultiAgentScheduler:
 
     def execute_task_stream_sync(
         self, task: Task, agent_name: str | None = None, batch: int = 0
-    ) -> Iterator[dict[str, Any]]:
+    ) -> Generator[dict[str, Any], None, None]:
         """:meth:`execute_task_stream` as a plain generator; a scheduler used so belongs to the background loop."""
         return blocking.flatten(lambda: self._dicts(task, agent_name, batch))
 
@@ -166,7 +166,7 @@ class MultiAgentScheduler:
         """:meth:`execute_task` for code without an event loop."""
         return blocking.run(self.execute_task(task, agent_name, batch))
 
-    async def stream(self, plan: Iterable[Task]) -> AsyncIterator[dict[str, Any]]:
+    async def stream(self, plan: Iterable[Task]) -> AsyncGenerator[dict[str, Any], None]:
         """Run a plan and give out every task's pieces as they come.
 
         The dicts are those of :meth:`execute_task_stream`, each with ``stream_id`` and ``seq``; each task has its own
@@ -196,7 +196,7 @@ class MultiAgentScheduler:
         """The streams that the store holds, oldest first."""
         return self._store.streams()
 
-    async def follow(self, stream_id: str, after: int | None = None) -> AsyncIterator[Record]:
+    async def follow(self, stream_id: str, after: int | None = None) -> AsyncGenerator[Record, None]:
         """A stream's records behind seq ``after``, those that are there and those that come, up to the terminal.
 
         Leaving changes nothing for the stream. Raises StreamNotFound and CursorError.
@@ -388,7 +388,7 @@ class Handle:
         await self._run.wait()
         return first
 
-    def follow(self, after: int | None = None) -> AsyncIterator[Record]:
+    def follow(self, after: int | None = None) -> AsyncGenerator[Record, None]:
         """The task's records behind seq ``after``; see :meth:`MultiAgentScheduler.follow`."""
         return self._scheduler.follow(self.stream_id, after)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import math
 from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncGenerator, Generator, Sequence
 from contextlib import aclosing
 from types import TracebackType
 from typing import Any, Final, Literal, Self, TypeAlias
@@ -79,7 +79,7 @@ class Agent(ABC):
 
     # --- folds ----------------------------------------------------------------------------------------------------
 
-    async def stream(self, prompt: Prompt, **options: Any) -> AsyncIterator[Record]:
+    async def stream(self, prompt: Prompt, **options: Any) -> AsyncGenerator[Record, None]:
         """The records of one run, numbered from 1, the terminal last. Does not raise for the agent's failures.
 
         Options are those of :meth:`call`. The caller's mistakes raise
@@ -95,7 +95,7 @@ class Agent(ABC):
 
     async def call_stream(
         self, prompt: Prompt, *, errors: ErrorMode | None = None, **options: Any
-    ) -> AsyncIterator[str]:
+    ) -> AsyncGenerator[str, None]:
         """The text of one run, piece by piece as it arrives.
 
         If the agent fails, the last piece is ``\\n[ERROR: <code>: <sentence>]`` and then the typed
@@ -125,7 +125,9 @@ class Agent(ABC):
             raise agent_error(result.error, partial=result)
         return result
 
-    def call_stream_sync(self, prompt: Prompt, *, errors: ErrorMode | None = None, **options: Any) -> Iterator[str]:
+    def call_stream_sync(
+        self, prompt: Prompt, *, errors: ErrorMode | None = None, **options: Any
+    ) -> Generator[str, None, None]:
         """:meth:`call_stream` as a plain generator, for code that has no event loop of its own.
 
         Closing the generator, or dropping it, stops the provider.
