@@ -73,14 +73,18 @@ async def run(
 
 @asynccontextmanager
 async def process(
-    *arguments: str, env: Mapping[str, str] | None = None, cwd: Path, program: tuple[str, ...] = MAS
+    *arguments: str,
+    env: Mapping[str, str] | None = None,
+    cwd: Path,
+    program: tuple[str, ...] = MAS,
+    stdout: int = subprocess.PIPE,
 ) -> AsyncIterator[asyncio.subprocess.Process]:
     """``mas`` as a process in a group of its own; killed at the end if it is still there."""
     started = await asyncio.create_subprocess_exec(
         *program,
         *arguments,
         stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
+        stdout=stdout,
         stderr=subprocess.PIPE,
         env={**os.environ, **(env or {})},
         cwd=cwd,

@@ -6,6 +6,7 @@ import argparse
 import asyncio
 import sys
 from collections.abc import AsyncIterator
+from typing import Any, Final
 from urllib.parse import urlsplit
 
 from ..agents.base import Agent
@@ -17,22 +18,26 @@ from ..scheduler import Handle, MultiAgentScheduler
 from ..task import Result, Task
 from ..views.text import TextView
 from . import choice
-from .stopping import Stopping, WriteStopped
+from .stopping import Stopping
 from .terminal import Output, complain, status
 
 __all__ = ["run"]
+
+_PATIENCE: Final = 5.0  # seconds that a reader of our output has, after a stop, to read what came before it
 
 
 def run(parsed: argparse.Namespace) -> int:
     """Exit code 0 if the answer came whole, 1 if not, 130 after Ctrl-C."""
     offer = choice.chosen(choice.available(parsed.config), parsed.agent)
-    task, agent = _task(parsed), offer.make()
-    if isinstance(agent, HttpAgent) and not (agent.model or agent.request(task.prompt, **task.options).model):
+    prompt, options = _asked(parsed)
+    agent, task = offer.make(), Task("ask", prompt, options=options)
+    if isinstance(agent, HttpAgent) and not (agent.model or agent.request(prompt, **options).model):
         raise InvalidOption(f"{offer.name}: no model is set: name one with --model")
     return asyncio.run(_ask(offer, agent, task, records=parsed.format == "records", quiet=parsed.quiet))
 
 
-def _task(parsed: argparse.Namespace) -> Task:
+def _asked(parsed: argparse.Namespace) -> tuple[str, dict[str, Any]]:
+    """The prompt and the options for it."""
     options = {
         "model": parsed.model,
         "max_tokens": parsed.max_tokens,
@@ -43,7 +48,7 @@ def _task(parsed: argparse.Namespace) -> Task:
     for name, text in {"the prompt": prompt, **options}.items():
         if isinstance(text, str) and not _is_text(text):
             raise InvalidRequest(f"{name.replace('_', '-')} is not UTF-8 text")
-    return Task("ask", prompt, options={name: value for name, value in options.items() if value is not None})
+    return prompt, {name: value for name, value in options.items() if value is not None}
 
 
 def _read_prompt(*, asked: bool) -> str:
@@ -64,21 +69,27 @@ def _is_text(text: str) -> bool:
 
 
 async def _ask(offer: Offer, agent: Agent, task: Task, *, records: bool, quiet: bool) -> int:
-    output = Output()
-    with Stopping(blocked=lambda: output.blocked) as stopping:
+    output, patience = Output(), asyncio.timeout(None)
+    with Stopping() as stopping:
         async with MultiAgentScheduler({offer.name: agent}) as scheduler:
             handle = await scheduler.submit(task, offer.name)
             stops: set[asyncio.Task[bool]] = set()  # held here, because a loop does not hold its tasks
-            stopping.then(lambda reason: stops.add(asyncio.create_task(handle.cancel(reason))))
+
+            def stop(reason: str) -> None:
+                stops.add(asyncio.create_task(handle.cancel(reason)))
+                patience.reschedule(asyncio.get_running_loop().time() + _PATIENCE)
+
+            stopping.then(stop)
             try:
-                await _show(handle, output, records=records)
-            except WriteStopped:
-                stopping.leave()  # the operating system closes the provider's socket with us
+                async with patience:
+                    await _show(handle, output, records=records)
+                    result = await handle.result()
+                    await output.end()
+            except TimeoutError:
+                stopping.leave()
             except OSError as error:  # a broken pipe, a full disk
                 await handle.cancel("nothing can be written")
                 raise OSError(error.errno, error.strerror, "standard output") from None
-            result = await handle.result()
-        output.end()
         _sum_up(offer.name, result, _problem(offer, agent, result), quiet=quiet)
         if stopping.signal is not None:
             stopping.leave()
@@ -89,13 +100,13 @@ async def _show(handle: Handle, output: Output, *, records: bool) -> None:
     follower: AsyncIterator[Record] = handle.follow()
     if records:
         async for record in follower:
-            output.line(encode_record(record))
+            await output.line(encode_record(record))
         return
     view = TextView()
     async for record in follower:
         text = view.feed((record,))
         if text:
-            output.text(text)
+            await output.text(text)
 
 
 def _sum_up(name: str, result: Result, problem: str | None, *, quiet: bool) -> None:

@@ -13,8 +13,6 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import msgspec
 
-from .terminal import Output
-
 if TYPE_CHECKING:
     from rich.console import Console, Group
     from rich.panel import Panel
@@ -99,12 +97,12 @@ class Screen(Protocol):
 class Plain:
     """Lines for a pipe or a log: each line of an answer as soon as it is whole, behind its agent's name."""
 
-    def __init__(self, output: Output) -> None:
-        self._output = output
+    def __init__(self) -> None:
         self._written: dict[str, int] = {}
 
     def note(self, text: str) -> None:
-        self._output.text(text + "\n")
+        sys.stdout.write(text + "\n")
+        sys.stdout.flush()
 
     def begin(self, lanes: Sequence[Lane]) -> None:
         self._written = {lane.name: 0 for lane in lanes}
@@ -220,13 +218,14 @@ def rich_installed() -> bool:
 
 def fitting() -> Screen:
     """The screen that suits standard output."""
-    output = Output()
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # what its encoding does not have is no reason to stop
     if not sys.stdout.isatty() or not rich_installed():
-        return Plain(output)
+        return Plain()
     from rich.console import Console
 
     console = Console()
-    return Plain(output) if console.is_dumb_terminal else Live(console)
+    return Plain() if console.is_dumb_terminal else Live(console)
 
 
 def save_picture(file: str, lanes: Sequence[Lane]) -> None:

@@ -10,32 +10,19 @@ from collections.abc import Callable
 from types import FrameType, TracebackType
 from typing import Any, Final, NoReturn, Self
 
-__all__ = ["Stopping", "WriteStopped"]
+__all__ = ["Stopping"]
 
 _REASONS: Final = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM", signal.SIGHUP: "the terminal was closed"}
-
-
-class WriteStopped(Exception):
-    """A signal came while a write waited for whoever reads our output."""
 
 
 class Stopping:
     """While it is entered, signals are taken: the first calls what :meth:`then` was told, in the running loop.
 
-    ``blocked()`` says whether the process waits in a write, which holds up the loop: the write then raises
-    :class:`WriteStopped`. ``restore()`` is called before a second signal ends the process. A signal that was ignored
-    when the process began stays ignored.
-
-    These are plain handlers, not the loop's: the loop's are held up by such a write as well.
+    ``restore()`` is called before a second signal ends the process. A signal that was ignored when the process began
+    stays ignored. These are plain handlers, not the loop's, so that the second works even if the loop hangs.
     """
 
-    def __init__(
-        self,
-        *,
-        blocked: Callable[[], bool] = lambda: False,
-        restore: Callable[[], None] = lambda: None,
-    ) -> None:
-        self._blocked = blocked
+    def __init__(self, *, restore: Callable[[], None] = lambda: None) -> None:
         self._restore = restore
         self._act: Callable[[str], object] | None = None
         self._loop = asyncio.get_running_loop()
@@ -75,5 +62,3 @@ class Stopping:
         self.signal = signal.Signals(number)
         if self._act is not None:
             self._loop.call_soon_threadsafe(self._act, _REASONS[self.signal])
-        if self._blocked():
-            raise WriteStopped

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import io
+import asyncio
 import os
 import re
 import select
@@ -12,6 +12,8 @@ from typing import Final, TextIO
 from ..task import Result
 
 __all__ = ["Output", "complain", "printable", "status"]
+
+_PIECE: Final = 4096  # bytes that a pipe takes without waiting, if it takes any: PIPE_BUF of Linux
 
 # Everything that could move the cursor, change colours or talk to the terminal: C0 and C1 but for tab and line feed.
 _CONTROL: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
@@ -28,57 +30,58 @@ def complain(sentence: str) -> None:
 
 
 class Output:
-    """Standard output, written at once.
+    """Standard output, written at once, and without holding up the event loop while its reader dawdles.
 
     Into a pipe or a file an answer goes as it is, and nothing is added. On a terminal its control characters are made
-    visible. What the output's encoding does not have is written as ``?``.
+    visible. What the output's encoding does not have is written as ``?``. Every method raises OSError.
     """
 
     def __init__(self) -> None:
         self._stream = sys.stdout
-        if isinstance(self._stream, io.TextIOWrapper):
-            self._stream.reconfigure(errors="replace")
+        self._stream.flush()
         self._terminal = self._stream.isatty()
+        self._encoding = getattr(self._stream, "encoding", None) or "utf-8"
         self._mid_line = False
-        self._writing = False
 
-    @property
-    def blocked(self) -> bool:
-        """Whether a write is waiting for whoever reads. To be asked in a signal handler."""
-        if not self._writing:
-            return False
-        try:
-            return not select.select((), (self._stream,), (), 0)[1]
-        except (OSError, ValueError):  # not a file at all
-            return False
-
-    def text(self, text: str) -> None:
+    async def text(self, text: str) -> None:
         """A piece of an answer."""
         self._mid_line = not text.endswith("\n")
-        self._write(printable(text) if self._terminal else text)
+        await self._write((printable(text) if self._terminal else text).encode(self._encoding, "replace"))
 
-    def line(self, line: bytes) -> None:
+    async def line(self, line: bytes) -> None:
         """A line of UTF-8 that stays UTF-8, whatever the encoding of text is: JSON is (RFC 8259, 8.1)."""
-        raw = getattr(self._stream, "buffer", None)
-        if self._terminal or raw is None:
-            self._write(printable(line.decode()) + "\n")
-            return
-        self._writing = True
-        raw.write(line + b"\n")
-        raw.flush()
-        self._writing = False
+        await self._write((printable(line.decode()).encode() if self._terminal else line) + b"\n")
 
-    def end(self) -> None:
+    async def end(self) -> None:
         """End the line before something else is written, where both are seen together."""
         if self._mid_line and (self._terminal or _same_place(self._stream, sys.stderr)):
-            self._write("\n")
+            await self._write(b"\n")
             self._mid_line = False
 
-    def _write(self, text: str) -> None:
-        self._writing = True
-        self._stream.write(text)
-        self._stream.flush()
-        self._writing = False
+    async def _write(self, data: bytes) -> None:
+        try:
+            descriptor = self._stream.fileno()
+        except (OSError, ValueError):  # something in memory that took the place of standard output
+            self._stream.write(data.decode(self._encoding, "replace"))
+            return
+        rest = memoryview(data)
+        while rest:
+            if not select.select((), (descriptor,), (), 0)[1]:
+                await _writable(descriptor)
+            try:
+                rest = rest[os.write(descriptor, rest[:_PIECE]) :]
+            except BlockingIOError:  # whoever started us made it so, and something else was quicker
+                await _writable(descriptor)
+
+
+async def _writable(descriptor: int) -> None:
+    loop = asyncio.get_running_loop()
+    ready = asyncio.Event()
+    loop.add_writer(descriptor, ready.set)
+    try:
+        await ready.wait()
+    finally:
+        loop.remove_writer(descriptor)
 
 
 def _same_place(one: TextIO, other: TextIO) -> bool:
