@@ -74,7 +74,7 @@ class _Script(Source):
             return []
         if isinstance(step, Exception):
             raise step
-        batch = list(step) if isinstance(step, Sequence) else [step]
+        batch: list[Record] = [step] if isinstance(step, Record) else list(step)
         if any(isinstance(record, TERMINALS) for record in batch[:-1]):
             raise ValueError("a terminal must be the last record of a script's batch")
         return batch
