@@ -22,7 +22,7 @@ LAYERS: Final = (
     ("scheduling", "views", "wire"),
     ("blocking", "buffering", "events", "metrics", "store"),
     ("agents",),
-    ("gate", "notices", "plans", "runner", "scheduler", "submission", "worker"),
+    ("gate", "notices", "plans", "recovery", "runner", "scheduler", "submission", "worker"),
     ("cli", "config", "integrations", "server", "testing"),
     ("", "__main__"),
 )

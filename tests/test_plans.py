@@ -14,6 +14,7 @@ from multi_agent_scheduler.errors import (
     DuplicateTask,
     InvalidRequest,
     PlanError,
+    StoreClosed,
     StreamReset,
     UnknownAgent,
     UnknownDependency,
@@ -22,6 +23,7 @@ from multi_agent_scheduler.events import EventBus
 from multi_agent_scheduler.metrics import Metrics
 from multi_agent_scheduler.records import Completed, Record, Usage
 from multi_agent_scheduler.scheduler import MultiAgentScheduler
+from multi_agent_scheduler.store.memory import MemoryStore
 from multi_agent_scheduler.task import Task, Template
 from multi_agent_scheduler.testing import ScriptedAgent
 
@@ -261,3 +263,42 @@ async def test_a_large_plan_runs() -> None:
     assert len(results) == 2000
     assert results.success
     await running.aclose()
+
+
+async def test_a_store_that_gives_up_ends_the_plan_with_its_error(caplog: pytest.LogCaptureFixture) -> None:
+    store = MemoryStore()
+    gate = asyncio.Event()
+    for live in (False, True):
+        running = MultiAgentScheduler({"a": ScriptedAgent("x", gate, "y")}, store=store, metrics=Metrics())
+
+        async def read(running: MultiAgentScheduler = running, live: bool = live) -> None:
+            plan = [Task("one", "1"), Task("two", "2", depends_on=["one"])]
+            if live:
+                async for _ in running.stream(plan):
+                    pass
+            else:
+                await running.run(plan)
+
+        reading = asyncio.create_task(read())
+        await settle()
+        await store.aclose()
+        gate.set()
+        with pytest.raises(StoreClosed):
+            await reading
+        store, gate = MemoryStore(), asyncio.Event()
+    assert "could not be finished" in caplog.text
+
+
+async def test_a_task_that_waits_for_its_turn_can_be_stopped_at_once() -> None:
+    busy = ScriptedAgent("x", asyncio.Event())
+    async with MultiAgentScheduler({"a": busy}, max_running=1, metrics=Metrics()) as running:
+        first = await running.submit(Task("first", "1"))
+        second = await running.submit(Task("second", "2"))
+        third = await running.submit(Task("third", "3"))
+        assert await second.cancel("not needed")
+        assert (await second.result()).state == "cancelled"
+        assert await first.cancel()
+        await settle()
+        assert busy.running == 1  # the third has its turn now
+        assert await third.cancel()
+        assert len(busy.requests) == 2

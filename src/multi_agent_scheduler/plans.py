@@ -88,7 +88,7 @@ class PlanRun:
 
     def __init__(
         self, plan_id: str, plan: Plan, streams: Mapping[str, str], clock: Callable[[], float],
-        *, start_task: _Start, skip_task: Callable[[PlanRun, str, str], None], stop_task: Callable[[str, str], None],
+        *, start_task: _Start, skip_task: Callable[[PlanRun, str, str], None], stop_task: Callable[[str, str], object],
     ) -> None:  # fmt: skip
         self.plan_id = plan_id
         self.plan = plan
@@ -102,12 +102,24 @@ class PlanRun:
         self._spans: list[Span] = []
         self._starts: dict[str, float] = {}
         self._listeners: list[Callable[[str], None]] = []
-        self._finished = asyncio.get_running_loop().create_future()
+        self._broke: list[Callable[[BaseException], None]] = []
+        self._finished: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._stopped: str | None = None
 
-    def listen(self, began: Callable[[str], None]) -> None:
-        """Call ``began`` with the id of each task that starts or is skipped from now on."""
+    def listen(self, began: Callable[[str], None], broke: Callable[[BaseException], None]) -> None:
+        """Call ``began`` with the id of each task that starts or is skipped from now on; ``broke`` if all is lost."""
         self._listeners.append(began)
+        self._broke.append(broke)
+
+    def restore(self, results: Mapping[str, Result]) -> None:
+        """What an earlier run of the plan had finished; before :meth:`start`. Tasks without a stream count as well."""
+        for task_id, result in results.items():
+            if task_id in self.streams:
+                self.results[task_id] = result
+            change = self.plan.ended(task_id, result.state, success=result.success)
+            for skip in change.skipped:
+                if skip.id not in results:
+                    self._skip(skip)
 
     def start(self) -> None:
         """Begin: everything that depends on nothing runs."""
@@ -129,6 +141,14 @@ class PlanRun:
             self._start(ready)
         self._check_done()
 
+    def broken(self, error: BaseException) -> None:
+        """A task could not write its terminal (the store is closed, say): the plan cannot be finished."""
+        if not self._finished.done():
+            self._finished.set_exception(error)
+            self._finished.exception()  # looked at: whoever waits raises it, and nobody has to
+            for broke in self._broke:
+                broke(error)
+
     def stop(self, reason: str) -> None:
         """Stop every task that runs; those that have not begun will not."""
         if self._stopped is not None or self._finished.done():
@@ -139,8 +159,12 @@ class PlanRun:
                 self._stop_task(stream_id, reason)
 
     async def wait(self) -> PlanResult:
-        """The results, once every task has ended. Cancelling the one who waits changes nothing for the plan."""
+        """The results, once every task has ended. Raises StoreError if the store gave up.
+
+        Cancelling the one who waits changes nothing for the plan.
+        """
         await asyncio.wait({self._finished})
+        self._finished.result()
         results = {task_id: self.results[task_id] for task_id in self.streams}
         return PlanResult(self.plan_id, results, self._spans, self._latency)
 
@@ -152,7 +176,9 @@ class PlanRun:
     def _start(self, task_id: str) -> None:
         self.plan.started(task_id)
         self._starts[task_id] = self._clock() - self.began
-        texts = {parent: self.results[parent].text for parent in self.plan.parents(task_id) if parent in self.results}
+        texts = {
+            parent: self.results[parent].text if parent in self.results else "" for parent in self.plan.parents(task_id)
+        }
         self._start_task(self, task_id, texts)
         for began in self._listeners:
             began(task_id)
@@ -176,6 +202,7 @@ class Merge:
         self._grown: deque[_Part] = deque()
         self._parts: dict[str, _Part] = {}
         self._waiter: asyncio.Future[None] | None = None
+        self._error: BaseException | None = None
 
     def add(self, stream_id: str, name: str, after: int = 0) -> None:
         """Read this stream too, from behind seq ``after``; ``name`` comes back with its records."""
@@ -187,6 +214,8 @@ class Merge:
     async def next(self) -> tuple[str, int, Sequence[Record]]:
         """The name of a stream that has grown, the seq of its first new record, and its new records."""
         while True:
+            if self._error is not None:
+                raise self._error
             while self._grown:
                 part = self._grown.popleft()
                 part.waiting = False
@@ -197,6 +226,11 @@ class Merge:
                     return part.name, first, records
             waiter = self._waiter = asyncio.get_running_loop().create_future()
             await waiter
+
+    def fail(self, error: BaseException) -> None:
+        """End the reading: :meth:`next` raises ``error`` from now on."""
+        self._error = error
+        self._wake()
 
     def drop(self, stream_id: str) -> None:
         """Do not read this stream any more."""

@@ -125,7 +125,7 @@ class ToolResult(_Base, frozen=True, tag="tool_result"):
 
 
 class Citation(_Base, frozen=True, tag="citation"):
-    """A source for the text of ``part``. ``start`` and ``end`` are the provider's offsets; ``raw`` is all that it sent."""
+    """A source for the text of ``part``. ``start`` and ``end`` are the provider's offsets; ``raw`` is all of it."""
 
     part: int = 0
     url: str | None = None

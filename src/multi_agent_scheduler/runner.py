@@ -11,8 +11,10 @@ from collections.abc import Callable, Sequence
 from contextlib import aclosing
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from .errors import CallerError, ErrorInfo, LogFull, StoreError
-from .records import TERMINALS, CallEnded, Cancelled, Failed, Interrupted, Record, Terminal
+from .records import TERMINALS, CallEnded, Cancelled, Failed, Interrupted, Record, Reset, Terminal
 from .store.core import Lease
 from .task import Result
 from .views.summary import Summary
@@ -20,6 +22,7 @@ from .views.summary import Summary
 if TYPE_CHECKING:
     from .agents.base import Agent
     from .agents.context import Context
+    from .recovery import Recovery
     from .request import Request
     from .store.base import Store
 
@@ -54,6 +57,11 @@ class Run:
         self.began = context.clock()
         self.summary = Summary()
         self.result: Result | None = None
+        self._left: Recovery | None = None
+        self.waits_for_slot = False
+        self.on_failure: Callable[[BaseException], None] | None = None
+        """Called with what broke the run if it ends without a result."""
+        self.over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._store = store
         self._agent = agent
         self._request = request
@@ -62,13 +70,41 @@ class Run:
         self._lease: Lease | None = None
         self._task: asyncio.Task[None] | None = None
 
+    def go_on(self, left: Recovery) -> None:
+        """Go on with what an earlier run left; before :meth:`start`."""
+        self._left = left
+        self._context.count_from(left.calls)
+
     def start(self, done: Callable[[Run], None]) -> None:
         """Begin to run; ``done`` is called at the end."""
         self._task = asyncio.get_running_loop().create_task(self._execute(), name=f"stream {self.stream_id}")
-        self._task.add_done_callback(lambda _: done(self))
+
+        def over(task: asyncio.Task[None]) -> None:
+            if not task.cancelled() and task.exception() is not None:
+                _log.error("stream %s could not be finished", self.stream_id, exc_info=task.exception())
+            done(self)
+            if not self.over.done():
+                self.over.set_result(None)
+
+        self._task.add_done_callback(over)
+
+    @property
+    def started(self) -> bool:
+        """Whether :meth:`start` was called."""
+        return self._task is not None
+
+    @property
+    def failure(self) -> BaseException | None:
+        """What broke the run, if it is over and has no result: the store, or a bug."""
+        task = self._task
+        if self.result is not None or task is None or not task.done() or task.cancelled():
+            return None
+        return task.exception()
 
     def stop(self, reason: str) -> bool:
         """Stop the provider now; the terminal will be ``cancelled``. True for the first who asks, in time."""
+        if self.result is not None:
+            return False
         first = self._store.cancel(self.stream_id, reason)
         if first and self._lease is not None and self._task is not None:
             self._task.cancel()
@@ -76,12 +112,10 @@ class Run:
 
     async def wait(self) -> Result:
         """The result, once the terminal is in the log. Cancelling the one who waits changes nothing for the run."""
-        assert self._task is not None
-        if not self._task.done():
-            await asyncio.wait({self._task})
+        if not self.over.done():
+            await asyncio.wait({self.over})
         if self.result is None:
-            self._task.result()  # what broke the run, if anything did: the store, or a bug
-            raise StoreError(f"the stream {self.stream_id!r} ended without a result")
+            raise self.failure or StoreError(f"the stream {self.stream_id!r} ended without a result")
         return self.result
 
     async def _execute(self) -> None:
@@ -89,10 +123,12 @@ class Run:
         self._watcher.started(self)
         reason = self._store.info(self.stream_id).stop_reason
         if reason is not None:  # the stop came before the start
+            self._recover()
             self._finish((), Cancelled(reason))
             return
         try:
-            await self._drain()
+            if not self._recover():
+                await self._drain()
         except asyncio.CancelledError:
             self._cancelled()
         except LogFull as error:
@@ -105,11 +141,28 @@ class Run:
             _log.exception("the agent %s broke down in stream %s", self.agent_name, self.stream_id)
             self._finish((), Failed(ErrorInfo("internal_error", "the agent broke down; the log has the details")))
 
+    def _recover(self) -> bool:
+        """Go on where an earlier run died; true if that is the end of it."""
+        left = self._left
+        if left is None or self._lease is None:
+            return False
+        self.summary.feed(left.history)
+        if left.terminal is not None:
+            self._finish(left.prelude, left.terminal)
+            return True
+        if left.prelude:
+            self._store.append(self._lease, left.prelude)
+            self.summary.feed(left.prelude)
+        return False
+
     async def _drain(self) -> None:
         assert self._lease is not None
         store, lease, feed, clock = self._store, self._lease, self.summary.feed, self._context.clock
+        before = store.info(self.stream_id).seq  # what the log held before this run: an agent counts from its own start
         async with aclosing(self._agent.batches(self._request(), self._context)) as batches:
             async for batch in batches:
+                if before:
+                    batch = _moved(batch, before)  # noqa: PLW2901
                 terminal = batch[-1]
                 if isinstance(terminal, TERMINALS):
                     self._finish(batch[:-1], terminal)
@@ -149,3 +202,11 @@ class Run:
         )
         self._watcher.batch(self, records, now)
         self._watcher.ended(self, self.result)
+
+
+def _moved(batch: Sequence[Record], by: int) -> Sequence[Record]:
+    """The batch with the positions that its resets name moved on."""
+    if not any(isinstance(record, Reset) for record in batch):
+        return batch
+    replace = msgspec.structs.replace
+    return [replace(record, from_seq=record.from_seq + by) if isinstance(record, Reset) else record for record in batch]

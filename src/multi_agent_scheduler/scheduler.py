@@ -10,10 +10,13 @@ from contextlib import aclosing
 from types import TracebackType
 from typing import Any, Final, Self
 
+import msgspec
+
 from . import blocking
 from .agents.base import Agent
 from .agents.function import FunctionAgent
 from .errors import (
+    ErrorInfo,
     InvalidConfiguration,
     InvalidOption,
     InvalidRequest,
@@ -27,7 +30,8 @@ from .gate import Gate, SchedulerContext
 from .metrics import Metrics, get_metrics
 from .notices import Notices
 from .plans import Merge, PlanResult, PlanRun, PlanView
-from .records import Record, Skipped, numbered
+from .records import Failed, Record, Skipped, numbered
+from .recovery import Policy, recovery
 from .runner import Run
 from .scheduling.plan import Plan
 from .scheduling.run_slots import RunSlots
@@ -35,6 +39,7 @@ from .store.base import Store
 from .store.core import StreamInfo, StreamSpec
 from .store.follow import Follower
 from .store.memory import MemoryStore
+from .submission import Submission, pack, unpack
 from .task import Result, Task, Template, Timeouts
 from .views import chunks
 from .views.summary import summarise
@@ -105,7 +110,7 @@ class MultiAgentScheduler:
         self._closed = True
         runs = list(self._runs.values())
         for run in runs:
-            run.stop("the scheduler was closed")
+            self._stop(run.stream_id, "the scheduler was closed")
         for run in runs:
             await run.wait()
         if self._skipping is not None:
@@ -192,6 +197,30 @@ class MultiAgentScheduler:
         """Start a task and return at once; it goes on whether anybody reads it or not."""
         return Handle(self, await self._begin(task, agent_name, 0))
 
+    async def resume(self) -> Sequence[str]:
+        """Go on with what a crash left in a durable store; gives the ids of the streams, which run as if submitted.
+
+        A stream without content runs again as if nothing had been. One with content ends as interrupted, with what came
+        kept; in a plan it is reset, visibly, and runs again. :meth:`wait_idle` returns when all of it has ended.
+        """
+        self._bind()
+        left = [info for info in self._store.streams() if info.state == "queued" and info.stream_id not in self._runs]
+        for plan_id in dict.fromkeys(info.plan_id for info in left if info.plan_id is not None):
+            mine = [info for info in self._store.streams() if info.plan_id == plan_id]
+            self._resume_plan(plan_id, mine)
+        for info in left:
+            if info.plan_id is None:
+                kept = unpack(self._store.body(info.stream_id))
+                notices = Notices(self._bus, self._metrics, kept.task, kept.batch)
+                self._enqueue(self._remade(kept, info, notices, {}, "off"), kept.task)
+        return [info.stream_id for info in left]
+
+    async def wait_idle(self) -> None:
+        """Return when nothing runs or waits to run in this process."""
+        while self._runs or self._skipping is not None:
+            waiting = [run.over for run in self._runs.values()]
+            await asyncio.wait([*waiting, *([self._skipping] if self._skipping is not None else [])])
+
     def streams(self) -> Sequence[StreamInfo]:
         """The streams that the store holds, oldest first."""
         return self._store.streams()
@@ -231,7 +260,7 @@ class MultiAgentScheduler:
     async def _plan_dicts(self, tasks: Iterable[Task]) -> AsyncGenerator[Sequence[dict[str, Any]], None]:
         running = await self._begin_plan(tasks)
         merge, view, left = Merge(self._store), PlanView(running), len(running.streams)
-        running.listen(lambda task_id: merge.add(running.streams[task_id], task_id))
+        running.listen(lambda task_id: merge.add(running.streams[task_id], task_id), merge.fail)
         running.start()
         try:
             while left:
@@ -256,10 +285,14 @@ class MultiAgentScheduler:
             raise PlanError(f"task {task.id!r} depends on {parents}: hand all of them to run() or stream()")
         agent_name = self._checked(task, agent_name)
         stream_id = os.urandom(16).hex()
-        await self._store.submit([StreamSpec(stream_id, task.id)])
+        await self._store.submit([self._spec(stream_id, task, agent_name, batch)])
         run = self._made(task, agent_name, stream_id, Notices(self._bus, self._metrics, task, batch), {})
         self._enqueue(run, task)
         return run
+
+    def _spec(self, stream_id: str, task: Task, agent_name: str, batch: int, plan_id: str | None = None) -> StreamSpec:
+        body = pack(Submission(task, agent_name, batch)) if self._store.durable else b""
+        return StreamSpec(stream_id, task.id, plan_id, body=body)
 
     async def _begin_plan(self, tasks: Iterable[Task]) -> PlanRun:
         self._bind()
@@ -272,16 +305,66 @@ class MultiAgentScheduler:
         names = {task.id: self._checked(task, None) for task in listed}
         plan_id = os.urandom(16).hex()
         streams = {task.id: os.urandom(16).hex() for task in listed}
-        await self._store.submit([StreamSpec(stream_id, task_id, plan_id) for task_id, stream_id in streams.items()])
+        specs = [self._spec(streams[task.id], task, names[task.id], 0, plan_id) for task in listed]
+        await self._store.submit(specs)
 
         def start(running: PlanRun, task_id: str, texts: Mapping[str, str]) -> None:
             task = plan.task(task_id)
             notices = Notices(self._bus, self._metrics, task, 0, lambda result: running.ended(task_id, result))
-            self._enqueue(self._made(task, names[task_id], streams[task_id], notices, texts), task)
+            run = self._made(task, names[task_id], streams[task_id], notices, texts)
+            run.on_failure = running.broken
+            self._enqueue(run, task)
 
         return PlanRun(
             plan_id, plan, streams, self._clock, start_task=start, skip_task=self._skip, stop_task=self._stop
         )
+
+    def _resume_plan(self, plan_id: str, infos: Sequence[StreamInfo]) -> None:
+        kept = {info.task_id: unpack(self._store.body(info.stream_id)) for info in infos if not info.ended}
+        found = {info.task_id: info for info in infos}
+        # Of a task that has ended only the end matters; one whose stream is kept no more cannot have been a success.
+        lost = {name for it in kept.values() for name in it.task.depends_on if name not in found}
+        plan = Plan(
+            [*(it.task for it in kept.values()), *(Task(name, "") for name in (*found, *lost) if name not in kept)]
+        )
+        streams = {info.task_id: info.stream_id for info in infos}
+
+        def start(running: PlanRun, task_id: str, texts: Mapping[str, str]) -> None:
+            it = kept[task_id]
+            notices = Notices(
+                self._bus, self._metrics, it.task, it.batch, lambda result: running.ended(task_id, result)
+            )
+            run = self._remade(it, found[task_id], notices, texts, "reset")
+            run.on_failure = running.broken
+            self._enqueue(run, it.task)
+
+        running = PlanRun(
+            plan_id, plan, streams, self._clock, start_task=start, skip_task=self._skip, stop_task=self._stop
+        )
+        ended = {info.task_id: summarise(self._log_of(info), stream_id=info.stream_id) for info in infos if info.ended}
+        running.restore({**ended, **{name: summarise(()) for name in lost}})
+        running.start()
+
+    def _remade(
+        self, kept: Submission, info: StreamInfo, notices: Notices, texts: Mapping[str, str], policy: Policy
+    ) -> Run:
+        """The run that goes on with a stream from an earlier process."""
+        known = kept.agent in self.agents
+        run = self._made(kept.task, kept.agent if known else self._default, info.stream_id, notices, texts)
+        left = recovery(self._log_of(info), policy)
+        if not known:
+            names = ", ".join(sorted(self.agents))
+            problem = f"the agent {kept.agent!r} that the task was given to is not here; the agents are {names}"
+            left = msgspec.structs.replace(left, terminal=Failed(ErrorInfo("invalid_request_error", problem)))
+        run.go_on(left)
+        return run
+
+    def _log_of(self, info: StreamInfo) -> list[Record]:
+        follower = Follower(self._store, info.stream_id)
+        records: list[Record] = []
+        while some := follower.at_hand():
+            records += some
+        return records
 
     def _checked(self, task: Task, agent_name: str | None) -> str:
         """The name of the agent for a task that can be run. Raises CallerError."""
@@ -313,19 +396,29 @@ class MultiAgentScheduler:
         self._runs[run.stream_id] = run
         if self._slots.ask(run.stream_id, task.priority, self._clock()):
             run.start(self._over)
+        else:
+            run.waits_for_slot = True
 
     def _over(self, run: Run) -> None:
         self._runs.pop(run.stream_id, None)
+        if run.failure is not None and run.on_failure is not None:
+            run.on_failure(run.failure)
+        if run.waits_for_slot:  # it was stopped before its turn came, and had no slot to give back
+            return
         following = self._slots.release()
         if following is not None:
+            self._runs[following].waits_for_slot = False
             self._runs[following].start(self._over)
 
-    def _stop(self, stream_id: str, reason: str) -> None:
+    def _stop(self, stream_id: str, reason: str) -> bool:
         run = self._runs.get(stream_id)
-        if run is not None:
-            run.stop(reason)
-        else:
-            self._store.cancel(stream_id, reason)  # it has not begun: it will find the stop when it does
+        if run is None:
+            return self._store.cancel(stream_id, reason)  # it has not begun: it will find the stop when it does
+        first = run.stop(reason)
+        if first and not run.started:  # all that it will do now is to write its terminal: that needs no slot
+            self._slots.leave(stream_id)
+            run.start(self._over)
+        return first
 
     def _skip(self, running: PlanRun, task_id: str, reason: str) -> None:
         self._to_skip.append((running, task_id, reason))
@@ -353,8 +446,8 @@ class MultiAgentScheduler:
 
     async def _left(self, run: Run) -> None:
         """The only reader has gone: the run has ended, or is stopped."""
-        if run.result is None:
-            run.stop("its reader left")
+        if run.result is None and run.failure is None:
+            self._stop(run.stream_id, "its reader left")
             await run.wait()
 
     def _bind(self) -> None:
@@ -384,7 +477,9 @@ class Handle:
 
     async def cancel(self, reason: str = "cancelled") -> bool:
         """Stop the task and wait until its provider is closed; False if it had ended or was stopped already."""
-        first = self._run.stop(reason)
+        if self._run.result is not None:
+            return False
+        first = self._scheduler._stop(self.stream_id, reason)
         await self._run.wait()
         return first
 

@@ -38,6 +38,10 @@ class Context:
         self.trace = trace or {}
         self._calls = 0
 
+    def count_from(self, calls: int) -> None:
+        """The stream has had so many Calls already."""
+        self._calls = calls
+
     def next_call(self) -> int:
         """The number of the next Call of this stream, from 1."""
         self._calls += 1

@@ -23,6 +23,7 @@ class RunSlots:
         self._running = 0
         self._order = count()
         self._waiting: list[tuple[float, int, str]] = []
+        self._gone: set[str] = set()
 
     def ask(self, name: str, priority: int, now: float) -> bool:
         """Whether a task may start at once; if not, it waits, and :meth:`release` will give its name."""
@@ -34,7 +35,14 @@ class RunSlots:
 
     def release(self) -> str | None:
         """A task has ended; the name of the one that starts in its place, if one waits."""
-        if self._waiting:
-            return heappop(self._waiting)[2]
+        while self._waiting:
+            name = heappop(self._waiting)[2]
+            if name not in self._gone:
+                return name
+            self._gone.remove(name)
         self._running -= 1
         return None
+
+    def leave(self, name: str) -> None:
+        """A task that waits does so no longer: :meth:`release` will not give its name."""
+        self._gone.add(name)

@@ -47,6 +47,8 @@ class Store(ABC):
     """
 
     behind: bool = False
+    durable: bool = False
+    """Whether streams outlive the process: whoever submits them says what is needed to run them again."""
 
     @abstractmethod
     async def open(self) -> None:
