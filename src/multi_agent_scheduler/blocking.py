@@ -16,7 +16,7 @@ from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Sequ
 from contextlib import aclosing, suppress
 from typing import Any, Final, Generic, TypeVar
 
-__all__ = ["flatten", "run"]
+__all__ = ["flatten", "run", "shut_down"]
 
 T = TypeVar("T")
 
@@ -85,13 +85,17 @@ def _after_fork() -> None:
         _current = None
 
 
-def _at_exit() -> None:
-    if _current is not None:
-        _current.stop()
+def shut_down() -> None:
+    """Stop what still runs on the background loop and end its thread. Runs at the interpreter's exit by itself."""
+    global _current
+    with _lock:
+        thread, _current = _current, None
+    if thread is not None:
+        thread.stop()
 
 
 os.register_at_fork(after_in_child=_after_fork)
-atexit.register(_at_exit)
+atexit.register(shut_down)
 
 
 def run(coroutine: Coroutine[Any, Any, T]) -> T:

