@@ -104,6 +104,14 @@ async def process(
 _ESCAPES: Final = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\x1b\].*?(?:\x07|\x1b\\)")
 
 
+# Makes the terminal that is its standard input its own, so that Ctrl-C there is a signal for it, and becomes mas.
+_TAKES_TERMINAL: Final = f"""
+import fcntl, os, sys, termios
+fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+os.execv(sys.executable, [*{MAS}, *sys.argv[1:]])
+"""
+
+
 class Terminal:
     """``mas`` on a terminal of its own, in which keys can be pressed."""
 
@@ -114,14 +122,13 @@ class Terminal:
         fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
         try:
             self._process = subprocess.Popen(
-                [*MAS, *arguments],
+                [sys.executable, "-c", _TAKES_TERMINAL, *arguments],
                 stdin=slave,
                 stdout=slave,
                 stderr=slave,
                 cwd=cwd,
                 env={**os.environ, "TERM": "xterm-256color", **(env or {})},
                 start_new_session=True,
-                preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0) and None,
             )
         finally:
             os.close(slave)

@@ -28,9 +28,9 @@ __all__ = ["run"]
 
 def _lanes() -> list[Lane]:
     return [
-        Lane("ada", "OpenAI chat completions", "Explain what streaming is, in a few sentences."),
-        Lane("bruno", "OpenAI responses", "Write a short story about a lighthouse keeper."),
-        Lane("clara", "Anthropic messages", "List five facts about honey bees."),
+        Lane("ada", "OpenAI chat completions", "Describe a forest in the early morning."),
+        Lane("bruno", "OpenAI responses", "Explain in two sentences what a lighthouse is for."),
+        Lane("clara", "Anthropic messages", "List five names for a friendly robot, and say why."),
     ]
 
 
@@ -66,7 +66,7 @@ async def _demo(max_tokens: int, svg: str | None) -> int:
 
 
 async def _play(lanes: Sequence[Lane], max_tokens: int, shown: Screen) -> None:
-    shown.note("Loading the embedded model (SmolLM2-135M, in this process; no key, no network) ...")
+    shown.note("Loading the embedded model (SmolLM2-135M: tiny, in this process, no key, no network) ...")
     async with MultiAgentScheduler(_agents(await local_server(), lanes)) as scheduler:
         shown.begin(lanes)
         try:
@@ -87,6 +87,7 @@ def _agents(server: LocalServer, lanes: Sequence[Lane]) -> dict[str, Agent]:
 
 async def _stream(scheduler: MultiAgentScheduler, lane: Lane, max_tokens: int, shown: Screen) -> None:
     task = Task(lane.name, lane.prompt, options={"max_tokens": max_tokens})
+    lane.began = time.monotonic()
     async for item in scheduler.execute_task_stream(task, lane.name):
         if item["done"]:
             lane.final = item

@@ -24,7 +24,8 @@ _FRAMES: Final = 12  # pictures a second
 _LINE: Final = 88  # characters of a plain line, about
 _NARROW: Final = 80  # columns that the table needs
 _PICTURE_WIDTH: Final = 100  # columns
-_MOST_LINES: Final = 6  # of an answer in its panel
+_MOST_LINES: Final = 5  # of an answer in its panel
+_FRAME_LINES: Final = 3  # of a panel beside the answer: its borders and what was asked
 _HEADINGS: Final = ("agent", "protocol", "first chunk", "chunks/s", "tokens", "ended")
 
 
@@ -34,14 +35,16 @@ class Lane(msgspec.Struct):
     name: str
     protocol: str
     prompt: str
+    began: float = 0.0
+    """When it was asked, by the clock of :meth:`add`, in seconds; likewise the first and the last chunk."""
+    first: float = 0.0
+    last: float = 0.0
     text: str = ""
     count: int = 0
-    first: float = 0.0  # when the first chunk came, and the last
-    last: float = 0.0
     final: dict[str, Any] | None = None
 
     def add(self, chunk: str, now: float) -> None:
-        """A chunk came at ``now`` (seconds, any clock)."""
+        """A chunk came at ``now``."""
         if not self.count:
             self.first = now
         self.last = now
@@ -52,6 +55,14 @@ class Lane(msgspec.Struct):
     def succeeded(self) -> bool:
         """It has ended, and well."""
         return self.final is not None and bool(self.final["success"])
+
+    @property
+    def progress(self) -> str:
+        """How far it is."""
+        if not self.count:
+            return "waiting" if self.final is None else self.ended
+        first = self.first - self.began if self.final is None else self.final["ttft"]
+        return f"{self.count} chunks, the first after {first:.2f} s"
 
     @property
     def ended(self) -> str:
@@ -175,7 +186,7 @@ class Live:
 
     def _render(self) -> Group:
         # All of it has to fit on the screen, or it could not be drawn anew.
-        room = (self._console.height - 1) // max(1, len(self._lanes)) - 2
+        room = (self._console.height - 1) // max(1, len(self._lanes)) - _FRAME_LINES
         return _panels(self._console, self._lanes, max(1, min(_MOST_LINES, room)))
 
 
@@ -186,16 +197,22 @@ def _panels(console: Console, lanes: Sequence[Lane], lines: int) -> Group:
 
 
 def _panel(console: Console, lane: Lane, lines: int) -> Panel:
+    from rich.console import Group
     from rich.panel import Panel
     from rich.text import Text
 
-    if lane.text:
-        shown = Text("\n").join(Text(lane.text.strip()).wrap(console, max(10, console.width - 4))[-lines:])
-    else:
-        shown = Text("waiting for the first chunk ..." if lane.final is None else lane.ended, style="dim")
+    said = Text(lane.text.strip()).wrap(console, max(10, console.width - 4))[-lines:]
+    asked = Text(f"> {lane.prompt}", style="dim", no_wrap=True, overflow="ellipsis")
     colour = "yellow" if lane.final is None else "green" if lane.succeeded else "red"
-    title = Text.assemble((lane.name, "bold"), f" · {lane.protocol} · {lane.count} chunks")
-    return Panel(shown, title=title, title_align="left", border_style=colour, height=lines + 2)
+    return Panel(
+        Group(asked, *said),
+        title=Text.assemble((lane.name, "bold"), f" · {lane.protocol}"),
+        title_align="left",
+        subtitle=lane.progress,
+        subtitle_align="right",
+        border_style=colour,
+        height=lines + _FRAME_LINES,
+    )
 
 
 def _table(lanes: Sequence[Lane]) -> Table:
