@@ -23,11 +23,21 @@ FEW: Final = 12
 @pytest.fixture(scope="session")
 def server() -> LocalServer:
     """The embedded model's server, in slots large enough that an answer without a limit does not end by itself soon."""
+    return loaded(slots=4, context=1024, threads=1)
+
+
+@pytest.fixture(scope="session")
+def default_model() -> LocalServer:
+    """The model of ``LocalAgent()``, loaded outside of the test: its port stays open."""
+    return loaded()
+
+
+def loaded(**settings: int) -> LocalServer:
     missing = LocalAgent().missing
     if missing is not None:
         pytest.skip(f"needs the embedded model: {missing}")
     with ThreadPoolExecutor(1) as elsewhere:
-        return elsewhere.submit(asyncio.run, local_server(slots=4, context=1024, threads=1)).result()
+        return elsewhere.submit(asyncio.run, local_server(**settings)).result()
 
 
 @pytest.fixture
