@@ -115,7 +115,7 @@ class ToolCall(_Base, frozen=True, tag="tool_call", gc=False):
 
 
 class ToolResult(_Base, frozen=True, tag="tool_result"):
-    """The result of a tool that ran inside the stream (at the provider, or by a tool loop); ``content`` is plain data."""
+    """The result of a tool that ran inside the stream, at the provider or by a tool loop; ``content`` is plain data."""
 
     id: str
     content: Any = None
@@ -161,13 +161,18 @@ class Usage(_Base, frozen=True, tag="usage"):
 
 
 class CallStarted(_Base, frozen=True, tag="call_started", gc=False):
-    """One request to one leaf agent began. ``call`` counts the Calls of a stream from 1."""
+    """One request to one leaf agent began. ``call`` counts the Calls of a stream from 1.
+
+    ``attempt`` counts the requests that were made for the same answer, from 1. A ``cached`` Call is told again, not
+    made: its records, usage among them, are those of the Call that was made for somebody else.
+    """
 
     call: int
     agent: str
     model: str | None = None
     protocol: str | None = None
     attempt: int = 1
+    cached: bool = False
 
 
 class CallEnded(_Base, frozen=True, tag="call_ended"):

@@ -28,6 +28,7 @@ __all__ = [
     "ToolResultPart",
     "UnknownPart",
     "build",
+    "with_defaults",
 ]
 
 Role: TypeAlias = Literal["system", "user", "assistant", "tool"]
@@ -206,6 +207,24 @@ def build(prompt: Prompt, options: Mapping[str, Any]) -> Request:
     if "extra" in fields and not isinstance(fields["extra"], dict):
         raise InvalidOption(f"extra must be a dict, not {type(fields['extra']).__name__}")
     return Request(messages=messages, **fields)
+
+
+def with_defaults(request: Request, defaults: Mapping[str, Any]) -> Request:
+    """The request with ``defaults``, keywords of a call, where it says nothing. Raises as :func:`build`."""
+    if not defaults:
+        return request
+    base = build("-", defaults)
+    changes: dict[str, Any] = {}
+    for name in Request.__struct_fields__:
+        value = getattr(base, name)
+        if name != "messages" and value not in _NOTHING and getattr(request, name) in _NOTHING:
+            changes[name] = value
+    if len(base.messages) > 1 and all(message.role != "system" for message in request.messages):
+        changes["messages"] = (base.messages[0], *request.messages)
+    return msgspec.structs.replace(request, **changes) if changes else request
+
+
+_NOTHING: Final = (None, (), {})
 
 
 def _check_numbers(fields: Mapping[str, Any]) -> None:

@@ -18,7 +18,7 @@ from multi_agent_scheduler.records import (
     numbered,
 )
 
-BRANCHES = st.sampled_from([None, None, "a", "b"])
+BRANCHES = st.sampled_from([None, None, "a", "b", "a/x"])
 WORDS = st.text(max_size=4)
 
 

@@ -24,6 +24,10 @@ from .logs import cut, log, logs, unnumbered
 SIZES = st.lists(st.integers(0, 5), max_size=8)
 
 
+def concerns(reset: str | None, branch: str | None) -> bool:
+    return reset is None or reset == branch or (branch is not None and branch.startswith(f"{reset}/"))
+
+
 def naive(records: list[Record]) -> list[Record]:
     """The definition, word for word and slowly."""
     facts = (Usage, CallStarted, CallEnded, Completed)
@@ -32,7 +36,7 @@ def naive(records: list[Record]) -> list[Record]:
         if isinstance(record, Reset):
             continue
         void = not isinstance(record, facts) and any(
-            isinstance(later, Reset) and record.seq >= later.from_seq and later.branch in (None, record.branch)
+            isinstance(later, Reset) and record.seq >= later.from_seq and concerns(later.branch, record.branch)
             for later in records[index + 1 :]
         )
         if not void:
@@ -71,6 +75,14 @@ def test_a_reset_of_a_branch_voids_only_that_branch():
     assert [record.seq for record in live(records)] == [1, 3, 5]
 
 
+def test_a_reset_of_a_branch_voids_the_branches_inside_it():
+    records = log(
+        Text(text="1", branch="a/x"), Text(text="2", branch="a/x/y"), Text(text="3", branch="ab"),
+        Text(text="4", branch="b/a"), Reset(from_seq=1, reason="retry", branch="a"),
+    )  # fmt: skip
+    assert [record.seq for record in live(records)] == [3, 4]
+
+
 def test_a_reset_without_a_branch_voids_the_branches_too():
     records = log(Text(text="a", branch="a"), Text(text="main"), Reset(from_seq=1, reason="retry"))
     assert live(records) == []
@@ -98,7 +110,7 @@ def test_batches_add_up_to_the_whole_log(records: list[Record], sizes: list[int]
                 for seq, record in held.items()
                 if seq < reset.from_seq
                 or isinstance(record, Usage | Completed)
-                or (reset.branch is not None and record.branch != reset.branch)
+                or not concerns(reset.branch, record.branch)
             }
         for index, record in enumerate(fresh.records):
             held[record.seq or fresh.first + index] = record

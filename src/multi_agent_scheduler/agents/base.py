@@ -54,6 +54,10 @@ class Agent(ABC):
     name: str
     errors: ErrorMode = "marker"
     max_concurrent: int | None = None
+    continues_prefix: bool = False
+    """Whether it goes on with a last message of the assistant's as if it had written that itself."""
+    enforces_schema: bool = False
+    """Whether what it writes is kept to a request's schema while it is being written."""
 
     @abstractmethod
     def batches(self, request: Request, ctx: Context) -> AsyncGenerator[Batch, None]:
@@ -65,6 +69,10 @@ class Agent(ABC):
 
     def check(self, request: Request) -> None:  # noqa: B027 - an agent may have nothing to refuse
         """Raise what :meth:`batches` raises for a request that this agent cannot send; for use before anything runs."""
+
+    def adopt(self, request: Request) -> Request:
+        """The request with this agent's own defaults where it says nothing: what an agent of agents asks this one."""
+        return request
 
     async def aclose(self) -> None:  # noqa: B027 - an agent may hold nothing open
         """Close what this agent holds open in the running loop. It may be used again afterwards."""
@@ -213,7 +221,8 @@ class LeafAgent(Agent):
     async def batches(self, request: Request, ctx: Context) -> AsyncGenerator[Batch, None]:
         prepared = self._prepare(request)
         limits = self._limits(ctx)
-        started = ctx.clock()
+        whole = ctx.timeouts is not None and ctx.timeouts.total is not None  # the limit is on all Calls of the run
+        started = ctx.begin() if whole else ctx.clock()
         permit = await self._permit(request, ctx, limits)
         if isinstance(permit, ErrorInfo):
             yield (Failed(permit),)

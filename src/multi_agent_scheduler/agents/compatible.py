@@ -66,6 +66,8 @@ class CompatibleAgent(HttpAgent):
             raise InvalidConfiguration(f"unknown preset {preset!r}; the presets are {', '.join(sorted(PRESETS))}")
         self.preset = preset
         self._kind = PRESETS[preset] if preset is not None else _PLAIN
+        # llama.cpp's server goes on with a last message of the assistant's, and keeps to schemas by a grammar.
+        self.continues_prefix = self.enforces_schema = preset == "llama.cpp"
         self.key_variable = self._kind.key_variable
         self.needs_key = self._kind.needs_key
         if preset is not None:

@@ -36,7 +36,19 @@ class Context:
     def __init__(self, *, timeouts: Timeouts | None = None, trace: Mapping[str, str] | None = None) -> None:
         self.timeouts = timeouts
         self.trace = trace or {}
+        self.owner = ""
+        """Whose run this is: what belongs to one owner (a cached answer, say) is never given to another."""
         self._calls = 0
+        self._began: float | None = None
+
+    def begin(self) -> float:
+        """When the run began, on :meth:`clock`: the first to ask begins it. The total limit counts from then."""
+        if self._began is None:
+            self._began = self.clock()
+        return self._began
+
+    def count(self, name: str) -> None:
+        """Something happened that is counted ("cache.hits", "cache.misses"); a scheduler's context has metrics."""
 
     def count_from(self, calls: int) -> None:
         """The stream has had so many Calls already."""

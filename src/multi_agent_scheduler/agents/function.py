@@ -24,6 +24,8 @@ _log = logging.getLogger(__name__)
 
 Generator: TypeAlias = Callable[..., AsyncIterator[str | Record]]
 
+_NAMES: Final = tuple(name for name in Request.__struct_fields__ if name not in ("messages", "extra"))
+
 _GENERATOR: Final = 0x20  # the flags of a code object, as in the module inspect, which is slow to import
 _COROUTINE: Final = 0x80
 _ASYNC_GENERATOR: Final = 0x200
@@ -69,6 +71,11 @@ class FunctionAgent(LeafAgent):
     def request(self, prompt: Prompt, **options: Any) -> Request:
         """The options are the function's own: they travel in ``extra``, unchecked."""
         return msgspec.structs.replace(build(prompt, {}), extra=options)
+
+    def adopt(self, request: Request) -> Request:
+        """The options that were said become keywords of the function: it has no others."""
+        said = {name: value for name in _NAMES if (value := getattr(request, name)) not in (None, ())}
+        return Request(messages=request.messages, extra={**said, **request.extra}) if said else request
 
     def _prepare(self, request: Request) -> Callable[[], Any]:
         if not self._lazy:

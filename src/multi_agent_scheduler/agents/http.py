@@ -13,7 +13,7 @@ import msgspec
 
 from .. import __about__
 from ..errors import ErrorInfo, InvalidConfiguration, InvalidOption, agent_error
-from ..request import Prompt, Request
+from ..request import Prompt, Request, with_defaults
 from ..task import Timeouts
 from ..wire.decoder import StreamDecoder
 from .address import Address, Tls, environment_proxy, parse_proxy
@@ -161,6 +161,9 @@ class HttpAgent(LeafAgent):
     def request(self, prompt: Prompt, **options: Any) -> Request:
         defaults = self._settings.defaults
         return super().request(prompt, **({**defaults, **options} if defaults else options))
+
+    def adopt(self, request: Request) -> Request:
+        return with_defaults(request, self._settings.defaults or {})
 
     async def aclose(self) -> None:
         await close_for(self)

@@ -21,7 +21,7 @@ import msgspec
 
 from .. import blocking
 from ..errors import ErrorInfo, InvalidConfiguration, InvalidRequest, agent_error
-from ..request import Prompt, Request
+from ..request import Prompt, Request, with_defaults
 from ..task import Timeouts
 from ..wire import openai_chat
 from .base import ErrorMode, LeafAgent, Source
@@ -87,6 +87,8 @@ class LocalAgent(LeafAgent):
     """
 
     protocol = "openai_chat"
+    continues_prefix = True
+    enforces_schema = True
 
     def __init__(
         self,
@@ -138,6 +140,9 @@ class LocalAgent(LeafAgent):
     def request(self, prompt: Prompt, **options: Any) -> Request:
         defaults = self._defaults
         return super().request(prompt, **({**defaults, **options} if defaults else options))
+
+    def adopt(self, request: Request) -> Request:
+        return with_defaults(request, self._defaults or {})
 
     async def aclose(self) -> None:
         await close_for(self)

@@ -1,8 +1,9 @@
 """What stands: the fold that drops superseded output. It comes first, once; each other view folds what it lets through.
 
-A :class:`~multi_agent_scheduler.records.Reset` voids the content from its ``from_seq`` up to itself: all of it, or that
-of one branch if the reset names a branch. What the Calls cost and how they went (``Usage``, ``CallStarted``,
-``CallEnded``) and the terminal are facts and stay; the reset has done its work and is dropped too.
+A :class:`~multi_agent_scheduler.records.Reset` voids the content from its ``from_seq`` up to itself: all of it, or, if
+it names a branch, that of the branch and of those inside it (``branch/inner``). What the Calls cost and how they went
+(``Usage``, ``CallStarted``, ``CallEnded``) and the terminal are facts and stay; the reset has done its work and is
+dropped too.
 
 The position of a record is its ``seq``. Records that are in no log yet (``seq`` 0) are counted from 1 as they are fed.
 """
@@ -89,8 +90,17 @@ def _standing(batch: Sequence[Record], positions: Sequence[int]) -> list[int]:
             else:
                 branch_from[record.branch] = min(record.from_seq, branch_from.get(record.branch, _NEVER))
         elif type(record) not in _VOIDABLE or positions[index] < min(
-            void_from, _NEVER if record.branch is None else branch_from.get(record.branch, _NEVER)
+            void_from, _NEVER if record.branch is None else _branch_void_from(branch_from, record.branch)
         ):
             standing.append(index)
     standing.reverse()
     return standing
+
+
+def _branch_void_from(branch_from: dict[str, int], branch: str) -> int:
+    """From where a branch is void: by its own resets and by those of the branches that it is inside of."""
+    void_from = branch_from.get(branch, _NEVER)
+    while branch_from and "/" in branch:
+        branch = branch.rpartition("/")[0]
+        void_from = min(void_from, branch_from.get(branch, _NEVER))
+    return void_from

@@ -193,6 +193,14 @@ class Summary:
         ended = self._ended.get(call.call)
         return (ended.model if ended is not None else None) or call.model
 
+    @property
+    def cached(self) -> bool:
+        """Whether the answer came from a cache: its Call did, or, if all Calls belong to branches, all of them."""
+        call = self._answering()
+        if call is not None:
+            return call.cached
+        return bool(self._started) and all(record.cached for record in self._started.values())
+
     def _answering(self) -> CallStarted | None:
         mine = [record for record in self._started.values() if record.branch is None]
         done = [record for record in mine if record.call in self._ended and _completed(self._ended[record.call])]
@@ -240,7 +248,7 @@ class Summary:
             agent=self.agent or agent,
             model=self.model,
             stream_id=stream_id,
-            cached=cached,
+            cached=cached or self.cached,
         )
 
     def _times(self, started_at: float | None, ended_at: float | None) -> tuple[float, float | None]:
