@@ -162,7 +162,7 @@ class Run:
         async with aclosing(self._agent.batches(self._request(), self._context)) as batches:
             async for batch in batches:
                 if before:
-                    batch = _moved(batch, before)  # noqa: PLW2901
+                    batch = _moved(batch, before)
                 terminal = batch[-1]
                 if isinstance(terminal, TERMINALS):
                     self._finish(batch[:-1], terminal)

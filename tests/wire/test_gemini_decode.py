@@ -34,6 +34,7 @@ from tests.wire.replay import decode
     [
         ("STOP", "stop"),
         ("MAX_TOKENS", "length"),
+        ("FUNCTION_CALL", "tool_calls"),
         ("CONTINUATION", "pause"),
         ("SAFETY", "content_filter"),
         ("RECITATION", "content_filter"),

@@ -22,6 +22,7 @@ _REASONS: Final[dict[str, StopReason]] = {
     "STOP": "stop",
     "MAX_TOKENS": "length",
     "CONTINUATION": "pause",
+    "FUNCTION_CALL": "tool_calls",  # not Google's own word (that is STOP), but a stand-in's for it
     "SAFETY": "content_filter",
     "RECITATION": "content_filter",
     "LANGUAGE": "content_filter",
