@@ -19,6 +19,7 @@ import os
 import resource
 import sys
 import time
+from collections.abc import AsyncIterator
 from typing import Any
 
 from .contenders import CONTENDERS
@@ -27,6 +28,8 @@ from .transports import Contender
 __all__ = ["main"]
 
 Answer = dict[str, Any]
+
+_PATIENCE = 60  # seconds until all streams must have begun
 
 
 async def _round(contender: Contender, streams: int) -> Answer:
@@ -59,42 +62,48 @@ def _resident() -> int:
 
 
 async def _hold(contender: Contender, streams: int) -> Answer:
-    arrived = 0
+    async with _open(contender, 20):
+        pass  # what is loaded and allocated once
+    gc.collect()
+    before = _resident()
+    async with _open(contender, streams):
+        gc.collect()
+        return {"bytes": (_resident() - before) / streams}
+
+
+@contextlib.asynccontextmanager
+async def _open(contender: Contender, streams: int) -> AsyncIterator[None]:
+    """So many streams, each of which has said something."""
+    waiting = streams
     everyone = asyncio.Event()
 
     async def reader() -> None:
-        nonlocal arrived
-        first = True
+        nonlocal waiting
+        said = False
         async with contextlib.aclosing(contender.chunks()) as chunks:  # type: ignore[type-var]
             async for _ in chunks:
-                if first:
-                    first = False
-                    arrived += 1
-                    if arrived == wanted:
+                if not said:
+                    said = True
+                    waiting -= 1
+                    if not waiting:
                         everyone.set()
+        everyone.set()
+        raise RuntimeError("a stream that should stay open has ended")
 
-    async def some(number: int) -> None:
-        nonlocal wanted
-        wanted += number
-        everyone.clear()
-        tasks.extend(asyncio.create_task(reader()) for _ in range(number))
-        waiting = asyncio.create_task(everyone.wait())
-        done, _ = await asyncio.wait([waiting, *tasks], return_when=asyncio.FIRST_COMPLETED)
-        for task in done:
-            task.result()  # a reader that ended did so by an error
-
-    wanted = 0
-    tasks: list[asyncio.Task[None]] = []
-    await some(20)  # what is loaded and allocated once
-    gc.collect()
-    before = _resident()
-    await some(streams)
-    gc.collect()
-    after = _resident()
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
-    return {"bytes": (after - before) / streams}
+    tasks = [asyncio.create_task(reader()) for _ in range(streams)]
+    try:
+        async with asyncio.timeout(_PATIENCE):
+            await everyone.wait()
+        for task in tasks:
+            if task.done():
+                task.result()
+        yield
+    except TimeoutError:
+        raise RuntimeError(f"{waiting} of {streams} streams said nothing in {_PATIENCE} s") from None
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def _serve(make: Any) -> None:
@@ -103,7 +112,7 @@ async def _serve(make: Any) -> None:
     while line := await loop.run_in_executor(None, sys.stdin.readline):
         command = json.loads(line)
         contender: Contender = make()
-        await contender.start(command["root"], command["count"] + 20)
+        await contender.start(command["root"], command["count"])
         try:
             answer = await actions[command["do"]](contender, command["count"])
         finally:
