@@ -155,7 +155,8 @@ class _Bridge(Generic[T]):
         batch = self._batches.get()
         if self._held_back and self._batches.qsize() <= _AHEAD // 2:
             self._held_back = False
-            self._thread.loop.call_soon_threadsafe(self._room.set)
+            with suppress(RuntimeError):  # the loop is closed: nobody is held back any more
+                self._thread.loop.call_soon_threadsafe(self._room.set)
         if isinstance(batch, _Raised):
             raise batch.args[0]
         return batch
