@@ -92,6 +92,20 @@ async def test_the_records_of_a_stopped_answer_end_with_cancelled(
     assert (came, err) == (code, "")
 
 
+@pytest.mark.needs("timeout")
+async def test_a_signal_that_comes_twice_at_once_is_one(folder: Path) -> None:
+    """timeout(1) signals the process, and then the group that the process is in."""
+    async with Provider(SAYS_HELLO) as provider:
+        use(provider)
+        timeout = ("timeout", "--signal=INT", "--preserve-status", "30", *MAS)
+        async with process("ask", "Hi", "--format", "records", "-q", cwd=folder, program=timeout) as started:
+            out = await said(started, b"Hello")
+            started.send_signal(signal.SIGINT)  # which timeout passes on as it does when the time is up
+            more, _, code = await rest(started)
+    assert json.loads((out + more).splitlines()[-1])["type"] == "cancelled"
+    assert code == 130
+
+
 async def test_a_stop_before_the_provider_answers(folder: Path) -> None:
     async with Provider([]) as provider:
         use(provider)
@@ -120,7 +134,8 @@ async def test_a_slow_reader_gets_all_that_came_before_the_stop(folder: Path) ->
 async def test_a_second_signal_ends_at_once_even_if_nobody_reads(folder: Path) -> None:
     async with Provider([head(), *[chunk(chat_event({"content": "x" * 5000}))] * 100]) as provider:
         use(provider)
-        async with unread("ask", "Hi", cwd=folder) as (started, _):
+        nervous = after("import multi_agent_scheduler.cli.stopping as stopping\nstopping._ONE_GESTURE = 0")
+        async with unread("ask", "Hi", cwd=folder, program=nervous) as (started, _):
             started.send_signal(signal.SIGINT)
             await asyncio.wait_for(provider.peers[0].closed.wait(), 10)
             assert started.returncode is None

@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable
 from types import FrameType, TracebackType
 from typing import Any, Final, NoReturn, Self
@@ -13,6 +14,8 @@ from typing import Any, Final, NoReturn, Self
 __all__ = ["Stopping"]
 
 _REASONS: Final = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM", signal.SIGHUP: "the terminal was closed"}
+
+_ONE_GESTURE: Final = 0.25  # seconds: whoever runs us (timeout, make) may pass on a signal that we got already
 
 
 class Stopping:
@@ -27,6 +30,7 @@ class Stopping:
         self._act: Callable[[str], object] | None = None
         self._loop = asyncio.get_running_loop()
         self._before: dict[signal.Signals, Any] = {}
+        self._came = 0.0
         self.signal: signal.Signals | None = None
         """The signal that came."""
 
@@ -56,9 +60,13 @@ class Stopping:
         os._exit(128 + self.signal)
 
     def _receive(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002
+        now = time.monotonic()
         if self.signal is not None:
+            if now - self._came < _ONE_GESTURE:
+                return
             self._restore()
             os._exit(128 + number)
+        self._came = now
         self.signal = signal.Signals(number)
         if self._act is not None:
             self._loop.call_soon_threadsafe(self._act, _REASONS[self.signal])
