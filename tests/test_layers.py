@@ -23,7 +23,7 @@ LAYERS: Final = (
     ("blocking", "buffering", "events", "metrics", "store"),
     ("agents",),
     ("gate", "notices", "plans", "recovery", "runner", "scheduler", "submission", "worker"),
-    ("cli", "config", "integrations", "server", "testing"),
+    ("cli", "config", "integrations", "planfile", "server", "testing"),
     ("", "__main__"),
 )
 LAYER_OF: Final = {name: number for number, names in enumerate(LAYERS) for name in names}
@@ -48,6 +48,7 @@ EVERYWHERE: Final = frozenset({"msgspec"})
 SEAMS: Final = {
     "httptools": ("agents.connection",),
     "rich": ("cli",),
+    "yaml": ("planfile",),
     "xllamacpp": ("agents.local",),
 }
 

@@ -1,0 +1,176 @@
+"""Plans in files: YAML, TOML or JSON, with the line and the field named in every complaint.
+
+A plan file has ``tasks``, a list of tables::
+
+    tasks:
+      - id: research
+        prompt: List facts about bees           # sent as it is
+      - id: draft
+        template: "Write a page from: ${research}"   # ${ID} is what that task wrote
+        depends_on: [research]
+        agent: claude
+        priority: 5
+        options: {max_tokens: 400}
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from .errors import CallerError, InvalidConfiguration, PlanError
+from .task import Task, Template, Timeouts
+
+__all__ = ["read_plan"]
+
+_FIELDS: Final = {
+    "id": str,
+    "prompt": str | list,
+    "template": str,
+    "task_type": str,
+    "agent": str,
+    "depends_on": list,
+    "priority": int,
+    "on_failure": str,
+    "timeouts": dict,
+    "schema": dict,
+    "options": dict,
+    "metadata": dict,
+}
+_KINDS: Final[dict[Any, str]] = {
+    str: "a string",
+    int: "a whole number",
+    list: "a list",
+    dict: "a table",
+    str | list: "a string or a list of messages",
+}
+
+_Lines = Mapping[tuple[int | str, ...], int]
+
+
+def read_plan(path: Path) -> list[Task]:
+    """The tasks of a plan file. Raises InvalidConfiguration if it cannot be read, and PlanError for what it says.
+
+    The plan as a whole (its dependencies) is checked when it is run.
+    """
+    readers = {".yaml": _yaml, ".yml": _yaml, ".toml": _toml, ".json": _json}
+    reader = readers.get(path.suffix.lower())
+    if reader is None:
+        raise InvalidConfiguration(f"{path}: a plan file ends in .yaml, .yml, .toml or .json")
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise InvalidConfiguration(f"{path} cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise InvalidConfiguration(f"{path} is not UTF-8 text (byte {error.start})") from None
+    data, lines = reader(path, text)
+    rows = data.get("tasks") if isinstance(data, dict) else None
+    if not isinstance(rows, list) or not rows:
+        raise PlanError(f"{path}: a plan needs tasks: a list of tables, at least one")
+    unknown = sorted(data.keys() - {"tasks"})
+    if unknown:
+        raise PlanError(f"{_place(path, lines, (unknown[0],))}: unknown field {unknown[0]!r}; a plan has tasks")
+    return [_task(path, lines, number, row) for number, row in enumerate(rows)]
+
+
+def _task(path: Path, lines: _Lines, number: int, row: Any) -> Task:
+    at = ("tasks", number)
+    if not isinstance(row, dict):
+        raise PlanError(f"{_place(path, lines, at)}: task {number + 1} must be a table, not {row!r}")
+    name = f"task {row['id']!r}" if isinstance(row.get("id"), str) else f"task {number + 1}"
+
+    def refuse(field: str, problem: str) -> PlanError:
+        return PlanError(f"{_place(path, lines, (*at, field), at)}: {name}: {problem}")
+
+    for field, value in row.items():
+        kind = _FIELDS.get(field)
+        if kind is None:
+            raise refuse(field, f"unknown field {field!r}; the fields are {', '.join(_FIELDS)}")
+        if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+            raise refuse(field, f"{field} must be {_KINDS[kind]}, not {value!r}")
+    if "id" not in row:
+        raise refuse("id", "id is missing")
+    if ("prompt" in row) == ("template" in row):
+        raise refuse("template", "one of prompt (sent as it is) and template (with ${ID} filled in) is needed")
+    try:
+        return _made(row)
+    except (CallerError, msgspec.ValidationError) as error:
+        fields = (field for field in row if field in str(error))
+        raise refuse(next(fields, "id"), str(error).removeprefix(f"{name}: ")) from None
+
+
+def _made(row: dict[str, Any]) -> Task:
+    fields = {key: value for key, value in row.items() if key not in ("id", "prompt", "template", "timeouts")}
+    if "timeouts" in row:
+        fields["timeouts"] = msgspec.convert(row["timeouts"], Timeouts)
+    prompt = Template(row["template"]) if "template" in row else row["prompt"]
+    task = Task(row["id"], prompt, **fields)
+    task.check()
+    return task
+
+
+def _place(path: Path, lines: _Lines, *places: tuple[int | str, ...]) -> str:
+    line = next((lines[place] for place in places if place in lines), None)
+    return f"{path}" if line is None else f"{path}, line {line}"
+
+
+def _json(path: Path, text: str) -> tuple[Any, _Lines]:
+    try:
+        data = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise PlanError(f"{path}, line {error.lineno}: no valid JSON: {error.msg}") from None
+    return data, {}
+
+
+def _toml(path: Path, text: str) -> tuple[Any, _Lines]:
+    import tomllib
+
+    try:
+        data = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise PlanError(f"{path} is no valid TOML: {error}") from None
+    # The reader keeps no lines; a table of a list begins with its own header.
+    headers = [
+        number for number, line in enumerate(text.splitlines(), 1) if line.strip().replace(" ", "") == "[[tasks]]"
+    ]
+    return data, {("tasks", index): line for index, line in enumerate(headers)}
+
+
+def _yaml(path: Path, text: str) -> tuple[Any, _Lines]:
+    try:
+        import yaml
+    except ImportError:
+        raise InvalidConfiguration(
+            f"{path}: reading YAML needs PyYAML: pip install 'multi-agent-scheduler[cli]', or write the plan as TOML"
+        ) from None
+    try:
+        node = yaml.compose(text, Loader=yaml.SafeLoader)
+        data = yaml.safe_load(text)
+    except yaml.MarkedYAMLError as error:
+        line = "" if error.problem_mark is None else f", line {error.problem_mark.line + 1}"
+        raise PlanError(f"{path}{line}: no valid YAML: {error.problem or error.context}") from None
+    except (yaml.YAMLError, RecursionError) as error:
+        raise PlanError(f"{path} is no valid YAML: {str(error).splitlines()[0]}") from None
+    lines: dict[tuple[int | str, ...], int] = {}
+    _note(node, (), lines, 3)
+    return data, lines
+
+
+def _note(node: Any, place: tuple[int | str, ...], lines: dict[tuple[int | str, ...], int], depth: int) -> None:
+    """Note the lines of a YAML node and of what is in it, so deep as complaints go."""
+    if node is None:
+        return
+    lines.setdefault(place, node.start_mark.line + 1)
+    if not depth or isinstance(node.value, str):
+        return
+    for index, child in enumerate(node.value):
+        if isinstance(child, tuple):
+            key, value = child
+            lines[(*place, key.value)] = key.start_mark.line + 1
+            _note(value, (*place, key.value), lines, depth - 1)
+        else:
+            _note(child, (*place, index), lines, depth - 1)
