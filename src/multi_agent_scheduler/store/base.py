@@ -3,20 +3,41 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
+from typing import NamedTuple
 
 from ..records import Record
-from .core import Lease, StreamInfo, StreamSpec
+from .core import Lease, StreamInfo, StreamSpec, StreamState
 
-__all__ = ["Log", "Store"]
+__all__ = ["Batch", "Log", "Store"]
+
+
+class Batch(NamedTuple):
+    """Records that came together; ``at`` is when, in seconds since 1970 (UTC), to the millisecond."""
+
+    at: float
+    records: Sequence[Record]
 
 
 class Log(ABC):
-    """What a reader may see of one stream's log: only what is kept for good."""
+    """What a reader may see of one stream's log: only what is kept for good.
+
+    Reading raises StreamNotFound where the stream has been removed meanwhile (nothing of what was read is void), and
+    StoreClosed where the store was closed or has stopped and the rest cannot be read any more.
+    """
+
+    __slots__ = ()
 
     @abstractmethod
     def read(self, after: int) -> Sequence[Record]:
         """Some records behind seq ``after``, in order, as many as are at hand; none if there are none yet."""
+
+    @abstractmethod
+    def batches(self, after: int) -> Sequence[Batch]:
+        """The same records in the batches in which they came, each with its time.
+
+        A batch of which ``after`` is in the middle is cut; a very large one may come as several of the same time.
+        """
 
     @property
     @abstractmethod
@@ -27,7 +48,8 @@ class Log(ABC):
     def subscribe(self, notify: Callable[[], None]) -> None:
         """Call ``notify`` in the store's loop whenever there is more to read, until :meth:`unsubscribe`.
 
-        It must not wait, and is not called for what can be read already.
+        Also when the store stops, so that the next read raises. It must not wait, and is not called for what can be
+        read already.
         """
 
     @abstractmethod
@@ -36,26 +58,37 @@ class Log(ABC):
 
     @abstractmethod
     async def wait(self, after: int) -> None:
-        """Return when there is something behind seq ``after``, or the log has ended. May return early."""
+        """Return when there is something behind seq ``after``, or the log has ended. May return early.
+
+        Raises StoreClosed once nothing more will come because the store was closed or has stopped.
+        """
 
 
 class Store(ABC):
     """Streams and their logs.
 
     ``append`` and ``finish`` return at once, and what they took is shown to readers when it is kept for good; a
-    producer that sees :attr:`behind` waits for :meth:`room` before it reads on.
+    producer that sees :attr:`behind` waits for :meth:`room` before it reads on. What is kept is always a prefix of what
+    was done: nothing is kept without all that was done before it.
+
+    A durable store that cannot write any more stops: everything raises StoreClosed with the reason, those who wait get
+    it too, and what was not kept is never shown.
     """
 
     behind: bool = False
     durable: bool = False
     """Whether streams outlive the process: whoever submits them says what is needed to run them again."""
 
+    on_cancel: Callable[[str, str], bool] | None = None
+    """Called in the store's loop with (stream id, reason) when another process asks to stop a stream; whoever runs
+    streams sets it, stops the run, and says whether this was the first to ask. Without it the stop is remembered."""
+
     @abstractmethod
     async def open(self) -> None:
-        """Make ready for use in the running loop; called once, before anything else.
+        """Make ready for use in the running loop; before anything else, and again in a later loop.
 
-        Streams whose run died with an earlier process are queued again. Raises StoreError if what is kept cannot be
-        used; it is left untouched then.
+        Streams whose run died with an earlier process or loop are queued again. Raises StoreError if what is kept
+        cannot be used; it is left untouched then.
         """
 
     @abstractmethod
@@ -64,7 +97,7 @@ class Store(ABC):
 
     @abstractmethod
     def body(self, stream_id: str) -> bytes:
-        """The body that a stream was submitted with. Raises StreamNotFound."""
+        """The body that a stream was submitted with; empty once it has ended. Raises StreamNotFound."""
 
     @abstractmethod
     async def claim(self, stream_id: str) -> Lease:
@@ -72,15 +105,28 @@ class Store(ABC):
 
     @abstractmethod
     def append(self, lease: Lease, records: Sequence[Record]) -> int:
-        """Add records; gives the seq of the first. Raises Fenced, LogFull and StoreClosed: nothing was added then."""
+        """Add records; gives the seq of the first. Raises Fenced, LogFull and StoreClosed: nothing was added then.
+
+        Raises ValueError, TypeError or OverflowError for a record that cannot be kept, because it has something in it
+        that is no plain data.
+        """
 
     @abstractmethod
     def finish(self, lease: Lease, records: Sequence[Record]) -> int:
-        """Add the last records, the terminal last of them, and end the stream. Raises Fenced and StoreClosed."""
+        """Add the last records, the terminal last of them, and end the stream. Raises as :meth:`append`, no LogFull."""
+
+    @abstractmethod
+    def expire(self, stream_id: str) -> None:
+        """The holder of a stream's lease is gone: fence it off and queue the stream again. Raises Fenced if it is not
+        running."""
 
     @abstractmethod
     async def room(self) -> None:
         """Return when the store has caught up."""
+
+    @abstractmethod
+    async def settled(self) -> None:
+        """Return when everything that was done until now is kept for good. Raises StoreClosed if it never will be."""
 
     @abstractmethod
     def cancel(self, stream_id: str, reason: str) -> bool:
@@ -88,11 +134,23 @@ class Store(ABC):
 
     @abstractmethod
     def info(self, stream_id: str) -> StreamInfo:
-        """What is known of a stream. Raises StreamNotFound."""
+        """What is known of a stream; its state and its seq are those that a reader may see. Raises StreamNotFound."""
 
     @abstractmethod
-    def streams(self) -> Sequence[StreamInfo]:
-        """All streams, oldest first."""
+    def streams(
+        self,
+        *,
+        plan_id: str | None = None,
+        owner: str | None = None,
+        states: Collection[StreamState] | None = None,
+        before: str | None = None,
+        limit: int | None = None,
+    ) -> Sequence[StreamInfo]:
+        """All streams, oldest first: of one plan, one owner, in some states, if asked so.
+
+        With ``limit``, of those only the newest. ``before`` is a stream id: only those older than it, which is the page
+        before; raises StreamNotFound if it is unknown.
+        """
 
     @abstractmethod
     def log(self, stream_id: str) -> Log:
@@ -100,4 +158,4 @@ class Store(ABC):
 
     @abstractmethod
     async def aclose(self) -> None:
-        """Close. What was accepted is kept if the store is durable."""
+        """Close. What was accepted is kept if the store is durable; readers that wait for more get StoreClosed."""

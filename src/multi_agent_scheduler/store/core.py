@@ -20,7 +20,7 @@ A stop never ends a stream by itself: whoever holds the lease writes the termina
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Literal, TypeAlias
 
 import msgspec
@@ -92,6 +92,9 @@ class Core:
     def __iter__(self) -> Iterator[StreamInfo]:
         return iter(self._streams.values())
 
+    def __contains__(self, stream_id: str) -> bool:
+        return stream_id in self._streams
+
     def get(self, stream_id: str) -> StreamInfo:
         """Raises :class:`StreamNotFound`."""
         info = self._streams.get(stream_id)
@@ -105,11 +108,35 @@ class Core:
         taken = next((spec.stream_id for spec in specs if spec.stream_id in self._streams), None)
         if taken is not None or len(ids) < len(specs):
             raise StoreError(f"the stream {taken!r} exists already" if taken else "a stream is submitted twice")
-        infos = [
-            StreamInfo(spec.stream_id, spec.task_id, spec.plan_id, spec.owner, created=now) for spec in specs
-        ]
+        infos = [StreamInfo(spec.stream_id, spec.task_id, spec.plan_id, spec.owner, created=now) for spec in specs]
         self._streams.update((info.stream_id, info) for info in infos)
         return infos
+
+    def newest(
+        self,
+        *,
+        plan_id: str | None = None,
+        owner: str | None = None,
+        states: Collection[StreamState] | None = None,
+        before: str | None = None,
+        limit: int | None = None,
+    ) -> list[StreamInfo]:
+        """The newest streams that fit, at most ``limit``, oldest first; see :meth:`Store.streams`."""
+        passed = before is None or self.get(before) is None
+        found: list[StreamInfo] = []
+        for info in reversed(self._streams.values()):
+            if limit is not None and len(found) >= limit:
+                break
+            if not passed:
+                passed = info.stream_id == before
+            elif (
+                (plan_id is None or info.plan_id == plan_id)
+                and (owner is None or info.owner == owner)
+                and (states is None or info.state in states)
+            ):
+                found.append(info)
+        found.reverse()
+        return found
 
     def restore(self, info: StreamInfo) -> None:
         """Put back a stream that was read from where it was kept."""

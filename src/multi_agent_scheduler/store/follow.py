@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from ..errors import CursorError
 from ..records import Record
@@ -25,6 +25,14 @@ class Follower:
         self._log = store.log(stream_id)
         self.seq = seq
 
+    def subscribe(self, notify: Callable[[], None]) -> None:
+        """Call ``notify`` whenever there may be more at hand; see :meth:`Log.subscribe`."""
+        self._log.subscribe(notify)
+
+    def unsubscribe(self, notify: Callable[[], None]) -> None:
+        """Do not call ``notify`` any more."""
+        self._log.unsubscribe(notify)
+
     def at_hand(self) -> Sequence[Record]:
         """What :meth:`next` would give, if there is anything now; none means: not yet, or the end."""
         records = self._log.read(self.seq)
@@ -34,7 +42,8 @@ class Follower:
     async def next(self) -> Sequence[Record]:
         """The next records, at least one, as soon as there are any; none at all behind the terminal.
 
-        They are not numbered: the first has seq ``self.seq + 1`` as it stood before the call.
+        They are not numbered: the first has seq ``self.seq + 1`` as it stood before the call. Raises what
+        :class:`Log` raises.
         """
         log = self._log
         while True:

@@ -2,27 +2,24 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
+from bisect import bisect_right
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
+from operator import itemgetter
 from typing import Final
 
-import msgspec
-
 from ..errors import StoreClosed
-from ..records import TERMINALS, Record, Text, terminal_name
-from .base import Log, Store
-from .core import Core, Lease, StreamInfo, StreamSpec
+from ..records import TERMINALS, Record, terminal_name
+from .base import Batch, Log, Store
+from .core import Core, Lease, StreamInfo, StreamSpec, StreamState
+from .growing import GrowingLog, Tail, cut_batches
+from .pack import Stretch, measure, pack, unpack, unpack_records
 
 __all__ = ["MemoryStore"]
 
 _BLOCK: Final = 256  # records packed into one block once they are no longer among the newest
 _SMALL: Final = 16  # a log of so few records is not worth packing when it ends
-_OVERHEAD: Final = 32  # bytes counted for each record beside its text
-
-_packer: Final = msgspec.msgpack.Encoder()
-_unpacker: Final = msgspec.msgpack.Decoder(list[Record])
 
 
 class MemoryStore(Store):
@@ -49,6 +46,9 @@ class MemoryStore(Store):
 
     async def open(self) -> None:
         self._check_open()
+        for info in self._core:
+            if info.state == "running":
+                self._core.expire(info.stream_id)
 
     async def submit(self, specs: Sequence[StreamSpec]) -> None:
         self._check_open()
@@ -66,17 +66,18 @@ class MemoryStore(Store):
 
     def append(self, lease: Lease, records: Sequence[Record]) -> int:
         self._check_open()
-        first = self._core.append(lease, len(records), _size(records))
-        self._logs[lease.stream_id].append(records)
+        first = self._core.append(lease, len(records), measure(records))
+        if records:
+            self._logs[lease.stream_id].append(records, self._now())
         return first
 
     def finish(self, lease: Lease, records: Sequence[Record]) -> int:
         self._check_open()
         terminal = records[-1]
         assert isinstance(terminal, TERMINALS)
-        first = self._core.finish(lease, terminal_name(terminal), len(records), _size(records), self._clock())
+        first = self._core.finish(lease, terminal_name(terminal), len(records), measure(records), self._clock())
         log = self._logs[lease.stream_id]
-        log.append(records)
+        log.append(records, self._now())
         log.pack()
         self._bodies.pop(lease.stream_id, None)  # it was for running the stream
         self._finished.append(lease.stream_id)
@@ -84,8 +85,15 @@ class MemoryStore(Store):
         self._retire()
         return first
 
+    def expire(self, stream_id: str) -> None:
+        self._check_open()
+        self._core.expire(stream_id)
+
     async def room(self) -> None:
         return
+
+    async def settled(self) -> None:
+        self._check_open()
 
     def cancel(self, stream_id: str, reason: str) -> bool:
         return self._core.cancel(stream_id, reason)
@@ -93,15 +101,29 @@ class MemoryStore(Store):
     def info(self, stream_id: str) -> StreamInfo:
         return self._core.get(stream_id)
 
-    def streams(self) -> Sequence[StreamInfo]:
-        return list(self._core)
+    def streams(
+        self,
+        *,
+        plan_id: str | None = None,
+        owner: str | None = None,
+        states: Collection[StreamState] | None = None,
+        before: str | None = None,
+        limit: int | None = None,
+    ) -> Sequence[StreamInfo]:
+        return self._core.newest(plan_id=plan_id, owner=owner, states=states, before=before, limit=limit)
 
     def log(self, stream_id: str) -> Log:
         self._core.get(stream_id)
         return self._logs[stream_id]
 
     async def aclose(self) -> None:
-        self._closed = True
+        if not self._closed:
+            self._closed = True
+            for log in self._logs.values():
+                log.fail(StoreClosed("the store is closed"))
+
+    def _now(self) -> int:
+        return int(self._clock() * 1000)
 
     def _check_open(self) -> None:
         if self._closed:
@@ -115,84 +137,73 @@ class MemoryStore(Store):
             del self._logs[oldest]  # a reader that still follows it keeps the log itself alive
 
 
-class _MemoryLog(Log):
+class _MemoryLog(GrowingLog):
     """The newest records as they are, older ones packed in blocks."""
 
-    __slots__ = ("_blocks", "_info", "_listeners", "_tail", "_waiters")
+    __slots__ = ("_blocks", "_info", "_tail")
 
     def __init__(self, info: StreamInfo) -> None:
+        super().__init__()
         self._info = info
         self._blocks: list[tuple[int, bytes]] = []  # seq of the block's last record, its records
-        self._tail: list[Record] = []
-        self._waiters: list[asyncio.Future[None]] = []
-        self._listeners: tuple[Callable[[], None], ...] = ()
+        self._tail = Tail()
+
+    @property
+    def shown(self) -> int:
+        return self._tail.last
 
     @property
     def ended(self) -> bool:
         return self._info.ended
 
-    def append(self, records: Sequence[Record]) -> None:
-        self._tail += records
-        if len(self._tail) >= 2 * _BLOCK:
+    def append(self, records: Sequence[Record], time: int) -> None:
+        tail = self._tail
+        tail.add(records, time)
+        if len(tail.records) >= 2 * _BLOCK:
             self._pack(_BLOCK)
-        waiters = self._waiters
-        if waiters:
-            self._waiters = []
-            for waiter in waiters:
-                if not waiter.done():
-                    waiter.set_result(None)
-        for notify in self._listeners:
-            notify()
-
-    def subscribe(self, notify: Callable[[], None]) -> None:
-        self._listeners = (*self._listeners, notify)
-
-    def unsubscribe(self, notify: Callable[[], None]) -> None:
-        self._listeners = tuple(other for other in self._listeners if other != notify)
+        self.wake()
 
     def pack(self) -> None:
         """Pack all of it: the log has ended."""
-        if len(self._tail) > _SMALL:
-            self._pack(len(self._tail))
+        if len(self._tail.records) > _SMALL:
+            self._pack(len(self._tail.records))
 
     def read(self, after: int) -> Sequence[Record]:
-        tail = self._tail
-        behind = self._info.seq - after
-        if behind <= len(tail):
-            return tail[len(tail) - behind :] if behind > 0 else ()
-        return self._packed(after)
-
-    async def wait(self, after: int) -> None:
-        if self._info.seq > after or self._info.ended:
-            return
-        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiters.append(waiter)
-        try:
-            await waiter
-        finally:
-            if not waiter.done() or waiter.cancelled():
-                self._waiters = [other for other in self._waiters if other is not waiter]
-
-    def _packed(self, after: int) -> Sequence[Record]:
-        low, high = 0, len(self._blocks)
-        while low < high:  # the first block that ends behind ``after``
-            middle = (low + high) // 2
-            if self._blocks[middle][0] <= after:
-                low = middle + 1
-            else:
-                high = middle
-        last, block = self._blocks[low]
-        records = _unpacker.decode(block)
+        if after >= self._tail.last:
+            if not self.ended:
+                self.check()
+            return ()
+        found = self._tail.since(after, self._tail.last)
+        if found is not None:
+            return found
+        last, block = self._block(after)
+        records = unpack_records(block)
         return records[len(records) - (last - after) :]
 
+    def batches(self, after: int) -> Sequence[Batch]:
+        if after >= self._tail.last:
+            self.read(after)  # raises what there is to raise
+            return ()
+        found = self._tail.stretch(after, self._tail.last)
+        if found is not None:
+            return cut_batches(found)
+        last, block = self._block(after)
+        stretch = unpack(block)
+        return cut_batches(stretch, len(stretch.records) - (last - after))
+
+    def _block(self, after: int) -> tuple[int, bytes]:
+        """The first block that ends behind ``after``."""
+        return self._blocks[bisect_right(self._blocks, after, key=itemgetter(0))]
+
     def _pack(self, count: int) -> None:
-        last = self._info.seq - len(self._tail) + count
-        self._blocks.append((last, _packer.encode(self._tail[:count])))
-        del self._tail[:count]
-
-
-def _size(records: Sequence[Record]) -> int:
-    size = 0
-    for record in records:
-        size += _OVERHEAD + (len(record.text) if type(record) is Text else len(_packer.encode(record)))
-    return size
+        tail = self._tail
+        taken = batches = 0
+        for size in tail.counts:
+            if taken >= count:
+                break
+            taken += size
+            batches += 1
+        block = pack(Stretch(tail.records[:taken], tail.counts[:batches], tail.times[:batches]))
+        last = tail.last - len(tail.records) + taken
+        self._blocks.append((last, block))
+        tail.drop(last)
