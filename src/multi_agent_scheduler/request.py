@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, Final, Literal, TypeAlias
+from typing import Any, Final, Literal, TypeAlias, get_args
 
 import msgspec
 
@@ -32,6 +32,7 @@ __all__ = [
 ]
 
 Role: TypeAlias = Literal["system", "user", "assistant", "tool"]
+_ROLES: Final = get_args(Role)
 
 
 class _PartBase(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="type"):
@@ -200,12 +201,11 @@ def build(prompt: Prompt, options: Mapping[str, Any]) -> Request:
             raise InvalidOption(f"system must be a string, not {type(system).__name__}")
         messages = (Message("system", (TextPart(system),)), *messages)
     _check_numbers(fields)
+    _check_kinds(fields)
     if "stop" in fields:
         fields["stop"] = _stop(fields["stop"])
     if "tools" in fields:
-        fields["tools"] = tuple(_tool(tool) for tool in fields["tools"])
-    if "extra" in fields and not isinstance(fields["extra"], dict):
-        raise InvalidOption(f"extra must be a dict, not {type(fields['extra']).__name__}")
+        fields["tools"] = _tools(fields["tools"])
     return Request(messages=messages, **fields)
 
 
@@ -224,7 +224,7 @@ def with_defaults(request: Request, defaults: Mapping[str, Any]) -> Request:
     return msgspec.structs.replace(request, **changes) if changes else request
 
 
-_NOTHING: Final = (None, (), {})
+_NOTHING: Final[tuple[Any, ...]] = (None, (), {})
 
 
 def _check_numbers(fields: Mapping[str, Any]) -> None:
@@ -244,11 +244,36 @@ def _check_numbers(fields: Mapping[str, Any]) -> None:
             raise InvalidOption(f"{name} must be at least {low}, not {value!r}")
 
 
+_KINDS: Final = (
+    ("model", str, "a string"),
+    ("tool_choice", str, "'auto', 'none', 'required' or 'tool:NAME'"),
+    ("parallel_tool_calls", bool, "True or False"),
+    ("schema", dict, "a JSON Schema as a dict"),
+    ("schema_name", str, "a string"),
+    ("schema_strict", bool, "True or False"),
+    ("reasoning_effort", str, "a string, such as 'low'"),
+    ("extra", dict, "a dict"),
+)
+
+
+def _check_kinds(fields: Mapping[str, Any]) -> None:
+    for name, kind, said in _KINDS:
+        value = fields.get(name)
+        if value is not None and not isinstance(value, kind):
+            raise InvalidOption(f"{name} must be {said}, not {value!r}")
+
+
 def _stop(value: Any) -> tuple[str, ...]:
-    stops = (value,) if isinstance(value, str) else tuple(value)
-    if not all(isinstance(stop, str) and stop for stop in stops):
+    stops = (value,) if isinstance(value, str) else value
+    if not isinstance(stops, list | tuple) or not all(isinstance(stop, str) and stop for stop in stops):
         raise InvalidOption(f"stop must be a non-empty string or a list of them, not {value!r}")
-    return stops
+    return tuple(stops)
+
+
+def _tools(value: Any) -> tuple[Tool, ...]:
+    if not isinstance(value, list | tuple):
+        raise InvalidOption(f"tools must be a list, not {type(value).__name__}")
+    return tuple(_tool(tool) for tool in value)
 
 
 def _tool(tool: Any) -> Tool:
@@ -289,6 +314,10 @@ def _message(message: Any, index: int) -> Message:
         return message
     if not isinstance(message, Mapping) or "role" not in message:
         raise InvalidRequest(f"messages[{index}] must be a Message or a dict with role and content, not {message!r}")
+    if message["role"] not in _ROLES:
+        raise InvalidRequest(
+            f"messages[{index}].role must be one of {', '.join(map(repr, _ROLES))}, not {message['role']!r}"
+        )
     content = message.get("content", message.get("parts"))
     raw = {"role": message["role"], "parts": _parts(content, index), "name": message.get("name")}
     try:
