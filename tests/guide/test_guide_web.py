@@ -14,8 +14,10 @@ from typing import Any
 
 import pytest
 
-from multi_agent_scheduler.agents import ClaudeAgent
+from multi_agent_scheduler.agents import ClaudeAgent, OpenAIAgent
 
+from ..agents.server import Provider, chat_event, head
+from ..agents.server import chunk as framed
 from .conftest import FEW
 
 
@@ -135,3 +137,33 @@ def _fetched(url: str, method: str = "GET") -> tuple[str, str]:
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     with opener.open(request, timeout=50) as response:
         return response.headers["content-type"], response.read().decode()
+
+
+async def test_a_client_that_leaves_stops_the_provider() -> None:
+    fastapi = pytest.importorskip("fastapi", reason="needs fastapi")
+    responses = pytest.importorskip("fastapi.responses", reason="needs fastapi")
+    sse = pytest.importorskip("sse_starlette.sse", reason="needs sse-starlette")
+    async with Provider([head(), framed(chat_event({"content": "Once"})), asyncio.Event()]) as provider:
+        app, agent = fastapi.FastAPI(), OpenAIAgent("key", base_url=provider.url)
+
+        @app.get("/plain")
+        async def plain() -> responses.StreamingResponse:
+            return responses.StreamingResponse(agent.call_stream("Hi"), media_type="text/plain")
+
+        @app.get("/events")
+        async def events() -> Any:
+            return sse.EventSourceResponse({"data": chunk} async for chunk in agent.call_stream("Hi"))
+
+        with serving(app) as place:
+            for number, path in enumerate(["/plain", "/events"]):
+                await leave_after_first_chunk(place, path)
+                await provider.peers[number].closed.wait()
+
+
+async def leave_after_first_chunk(place: str, path: str) -> None:
+    host, _, port = place.partition(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    writer.write(f"GET {path} HTTP/1.1\r\nHost: {place}\r\n\r\n".encode())
+    await reader.readuntil(b"Once")
+    writer.close()
+    await writer.wait_closed()
