@@ -159,6 +159,12 @@ class Task(_TaskOptions, frozen=True, omit_defaults=True):
             self._refuse(f"priority must be a whole number from 0 up (higher runs first), not {self.priority!r}")
         if self.on_failure not in ("skip", "run"):
             self._refuse(f"on_failure must be 'skip' or 'run', not {self.on_failure!r}")
+        if self.timeouts is not None and not isinstance(self.timeouts, Timeouts):
+            self._refuse(f"timeouts must be a Timeouts, not {self.timeouts!r}")
+        if not isinstance(self.options, Mapping):
+            self._refuse(f"options must be a dict of keywords, not {self.options!r}")
+        if "timeouts" in self.options:
+            self._refuse("timeouts is a field of a task, not an option")
         if self.schema is not None:
             if not isinstance(self.schema, dict):
                 self._refuse(f"schema must be a JSON Schema as a dict, not {type(self.schema).__name__}")
