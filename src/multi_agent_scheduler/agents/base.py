@@ -110,10 +110,14 @@ class Agent(ABC):
         :class:`~multi_agent_scheduler.errors.AgentError` is raised; ``errors="raise"`` leaves the marker out. Leaving
         the loop early stops the provider. Options are those of :meth:`call`.
         """
-        async with aclosing(self._texts(prompt, errors, options)) as pieces:
-            async for texts in pieces:
-                for text in texts:
+        told = _Told(self, prompt, errors, options)
+        async with aclosing(told.batches) as batches:
+            async for batch in batches:
+                for text in told.texts(batch):
                     yield text
+        for text in told.last_words():
+            yield text
+        told.raise_failure()
 
     async def call(self, prompt: Prompt, **options: Any) -> Result:
         """One run, drained: the whole :class:`~multi_agent_scheduler.task.Result`.
@@ -145,22 +149,13 @@ class Agent(ABC):
     async def _texts(
         self, prompt: Prompt, errors: ErrorMode | None, options: dict[str, Any]
     ) -> AsyncGenerator[list[str], None]:
-        mode = self.errors if errors is None else errors
-        if mode not in ("marker", "raise"):
-            raise InvalidOption(f"errors must be 'marker' or 'raise', not {mode!r}")
-        request, ctx = self._ask(prompt, options)
-        view, summary, started = TextView(), Summary(), ctx.clock()
-        async with aclosing(self.batches(request, ctx)) as batches:
+        told = _Told(self, prompt, errors, options)
+        async with aclosing(told.batches) as batches:
             async for batch in batches:
-                summary.feed(batch, ctx.clock())
-                texts = view.texts(batch)
-                if texts:
+                if texts := told.texts(batch):
                     yield texts
-        result = summary.result(started_at=started, ended_at=ctx.clock())
-        if result.error is not None:
-            if mode == "marker":
-                yield [f"\n[ERROR: {result.error.code}: {result.error.message}]"]
-            raise agent_error(result.error, partial=result)
+        yield told.last_words()
+        told.raise_failure()
 
     def _ask(self, prompt: Prompt, options: dict[str, Any]) -> tuple[Request, Context]:
         timeouts = options.pop("timeouts", None)
@@ -171,6 +166,39 @@ class Agent(ABC):
     def request(self, prompt: Prompt, **options: Any) -> Request:
         """The canonical request for a prompt and options, checked: raises what :meth:`call` raises for mistakes."""
         return build(prompt, options)
+
+
+class _Told:
+    """One run as it is told in text: the pieces of each batch, then the marker and the error of a failure."""
+
+    __slots__ = ("_clock", "_marked", "_result", "_started", "_summary", "_view", "batches")
+
+    def __init__(self, agent: Agent, prompt: Prompt, errors: ErrorMode | None, options: dict[str, Any]) -> None:
+        mode = agent.errors if errors is None else errors
+        if mode not in ("marker", "raise"):
+            raise InvalidOption(f"errors must be 'marker' or 'raise', not {mode!r}")
+        request, ctx = agent._ask(prompt, options)
+        self._marked = mode == "marker"
+        self._clock = ctx.clock
+        self._started = ctx.clock()
+        self._view = TextView()
+        self._summary = Summary()
+        self._result: Result | None = None
+        self.batches = agent.batches(request, ctx)
+
+    def texts(self, batch: Batch) -> list[str]:
+        self._summary.feed(batch, self._clock())
+        return self._view.texts(batch)
+
+    def last_words(self) -> list[str]:
+        """The marker, if the run failed and it is wanted."""
+        self._result = self._summary.result(started_at=self._started, ended_at=self._clock())
+        error = self._result.error
+        return [f"\n[ERROR: {error.code}: {error.message}]"] if error is not None and self._marked else []
+
+    def raise_failure(self) -> None:
+        if self._result is not None and self._result.error is not None:
+            raise agent_error(self._result.error, partial=self._result)
 
 
 class Source(ABC):
@@ -227,7 +255,7 @@ class LeafAgent(Agent):
         if isinstance(permit, ErrorInfo):
             yield (Failed(permit),)
             return
-        call = _Call(self, request, ctx)
+        call = _Call(self, request, ctx, permit)
         watch: _Watch | None = None
         source: Source | None = None
         try:
@@ -256,8 +284,8 @@ class LeafAgent(Agent):
             finally:
                 if watch is not None:
                     watch.cancel()
-            permit.release()  # the provider is done: a reader that dawdles over the last batch holds nothing
-            yield call.ended(batch, source)
+            last = call.ended(batch, source)  # it gives the permit back: a reader that dawdles over it holds nothing
+            yield last
         finally:
             permit.release()
             if source is not None:
@@ -290,9 +318,10 @@ class LeafAgent(Agent):
 class _Call:
     """One Call of a leaf agent: what its records say about it."""
 
-    __slots__ = ("_began", "_clock", "_number", "_ttft", "_usage", "started")
+    __slots__ = ("_began", "_clock", "_number", "_permit", "_ttft", "_usage", "started")
 
-    def __init__(self, agent: LeafAgent, request: Request, ctx: Context) -> None:
+    def __init__(self, agent: LeafAgent, request: Request, ctx: Context, permit: Permit) -> None:
+        self._permit = permit
         self._number = ctx.next_call()
         self._clock = ctx.clock
         self._began = ctx.clock()
@@ -310,15 +339,18 @@ class _Call:
             elif kind is Usage:
                 assert isinstance(record, Usage)
                 self._usage = _with_call(record, self._number)
+                if (tokens := self._usage.total_tokens) is not None:
+                    self._permit.used(tokens)
                 batch[index] = self._usage  # type: ignore[index]  # a source's batches are lists
         if content and self._ttft is None:
             self._ttft = self._clock() - self._began
         return content
 
     def ended(self, batch: Sequence[Record], source: Source | None) -> Sequence[Record]:
-        """The last batch, with ``call_ended`` put before its terminal."""
+        """The last batch, with ``call_ended`` put before its terminal; the permit hears how it went."""
         *rest, terminal = batch
         error = terminal.error if isinstance(terminal, Failed | Interrupted) else None
+        self._permit.answered(error, None if self._usage is None else self._usage.total_tokens)
         ended = CallEnded(
             call=self._number,
             outcome=type(terminal).__struct_config__.tag,  # type: ignore[arg-type]
