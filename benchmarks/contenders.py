@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Callable
 from itertools import count
 from typing import Any, Final
 
-from .transports import Aiohttp, AiohttpJson, Contender, Httptools, Raw, RawStreams
+from .transports import Aiohttp, AiohttpJson, Contender, Httptools, Raw, RawBuffered, RawStreams
 
 __all__ = ["CONTENDERS"]
 
@@ -156,6 +156,7 @@ CONTENDERS: Final[dict[str, Callable[[], Contender]]] = {
     "raw": Raw,
     "raw responses": lambda: Raw("/v1/responses"),
     "raw messages": lambda: Raw("/v1/messages"),
+    "raw, buffered": RawBuffered,
     "asyncio streams": RawStreams,
     "aiohttp": Aiohttp,
     "aiohttp + JSON": AiohttpJson,

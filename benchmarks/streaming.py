@@ -67,7 +67,7 @@ def responses(setting: Setting) -> Report:
 
 def transport(setting: Setting) -> Report:
     """CPU per chunk of ways to move bytes: why the project has a client of its own."""
-    names = ["raw", "asyncio streams", "httptools", "aiohttp", "aiohttp + JSON", "call_stream"]
+    names = ["raw", "raw, buffered", "asyncio streams", "httptools", "aiohttp", "aiohttp + JSON", "call_stream"]
     return _report("Transports", names, setting, _PACED)[0]
 
 

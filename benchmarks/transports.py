@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-__all__ = ["Aiohttp", "AiohttpJson", "Contender", "Httptools", "Raw", "RawStreams"]
+__all__ = ["Aiohttp", "AiohttpJson", "Contender", "Httptools", "Raw", "RawBuffered", "RawStreams"]
 
 _PAYLOADS: Final[dict[str, Any]] = {
     "/v1/chat/completions": {"model": "m", "messages": [{"role": "user", "content": "hello"}], "stream": True},
@@ -61,7 +61,7 @@ class _Plain(Contender):
         self._request = f"{head}content-length: {len(self._body)}\r\n\r\n".encode() + self._body
 
 
-class _Counter(asyncio.Protocol):
+class _Counting(asyncio.BaseProtocol):
     def __init__(self, request: bytes, done: asyncio.Future[int]) -> None:
         self._request = request
         self._done = done
@@ -71,7 +71,7 @@ class _Counter(asyncio.Protocol):
         self._transport = transport
         transport.write(self._request)
 
-    def data_received(self, data: bytes) -> None:
+    def count(self, data: bytes) -> None:
         self._bytes += len(data)
         if data.endswith(b"0\r\n\r\n"):
             self._transport.close()
@@ -82,14 +82,36 @@ class _Counter(asyncio.Protocol):
             self._done.set_exception(exc or ConnectionError("cut"))
 
 
+class _Counter(_Counting, asyncio.Protocol):
+    data_received = _Counting.count
+
+
+class _BufferedCounter(_Counting, asyncio.BufferedProtocol):
+    _space = memoryview(bytearray(65536))
+
+    def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002
+        return self._space
+
+    def buffer_updated(self, nbytes: int) -> None:
+        self.count(bytes(self._space[:nbytes]))
+
+
 class Raw(_Plain):
     """The floor: a protocol that sends the request and counts the bytes that come, all of them, unparsed."""
+
+    counter: type[_Counting] = _Counter
 
     async def stream(self) -> int:
         loop = asyncio.get_running_loop()
         done: asyncio.Future[int] = loop.create_future()
-        await loop.create_connection(lambda: _Counter(self._request, done), self._host, self._port)
+        await loop.create_connection(lambda: self.counter(self._request, done), self._host, self._port)
         return await done
+
+
+class RawBuffered(Raw):
+    """As raw, but read into a buffer that is there already: asyncio's own loop allocates 256 KiB for each read."""
+
+    counter = _BufferedCounter
 
 
 class RawStreams(_Plain):
