@@ -20,7 +20,7 @@ PACKAGE: Final = "multi_agent_scheduler"
 LAYERS: Final = (
     ("__about__", "errors", "records", "request", "task"),
     ("scheduling", "views", "wire"),
-    ("blocking", "buffering", "events", "metrics", "store"),
+    ("blocking", "buffering", "events", "metrics", "pacing", "store"),
     ("agents",),
     ("gate", "notices", "plans", "recovery", "runner", "scheduler", "submission", "worker"),
     ("cli", "config", "integrations", "planfile", "server", "testing"),

@@ -9,36 +9,53 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from .base import Agent
+    from .cached import Cache, Cached
     from .claude import ClaudeAgent
     from .compatible import PRESETS, CompatibleAgent
     from .context import Context, Permit
+    from .ensemble import Fuse, Judge, Vote
+    from .failover import Failover, Retry
     from .function import FunctionAgent
     from .gemini import GeminiAgent
+    from .hedge import Hedge, Race
     from .local import LocalAgent, LocalServer, local_server
     from .openai import OpenAIAgent
 
 __all__ = [
     "PRESETS",
     "Agent",
+    "Cache",
+    "Cached",
     "ClaudeAgent",
     "CompatibleAgent",
     "Context",
+    "Failover",
     "FunctionAgent",
+    "Fuse",
     "GeminiAgent",
+    "Hedge",
+    "Judge",
     "LocalAgent",
     "LocalServer",
     "OpenAIAgent",
     "Permit",
+    "Race",
+    "Retry",
+    "Vote",
     "local_server",
 ]
 
 _HOMES = {
     "base": ("Agent",),
+    "cached": ("Cache", "Cached"),
     "claude": ("ClaudeAgent",),
     "compatible": ("PRESETS", "CompatibleAgent"),
     "context": ("Context", "Permit"),
+    "ensemble": ("Fuse", "Judge", "Vote"),
+    "failover": ("Failover", "Retry"),
     "function": ("FunctionAgent",),
     "gemini": ("GeminiAgent",),
+    "hedge": ("Hedge", "Race"),
     "local": ("LocalAgent", "LocalServer", "local_server"),
     "openai": ("OpenAIAgent",),
 }

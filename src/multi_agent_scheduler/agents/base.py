@@ -16,6 +16,7 @@ from typing import Any, Final, Literal, Self, TypeAlias
 
 from .. import blocking
 from ..errors import AgentError, ErrorInfo, InvalidOption, agent_error
+from ..pacing import Pace, paced
 from ..records import (
     TERMINALS,
     CallEnded,
@@ -102,14 +103,24 @@ class Agent(ABC):
                 seq += len(batch)
 
     async def call_stream(
-        self, prompt: Prompt, *, errors: ErrorMode | None = None, **options: Any
+        self,
+        prompt: Prompt,
+        *,
+        errors: ErrorMode | None = None,
+        pace: Pace | str | float | None = None,
+        **options: Any,
     ) -> AsyncGenerator[str, None]:
-        """The text of one run, piece by piece as it arrives.
+        """The text of one run, piece by piece as it arrives; with ``pace`` ("50/s", "50 tokens/s") no faster.
 
         If the agent fails, the last piece is ``\\n[ERROR: <code>: <sentence>]`` and then the typed
         :class:`~multi_agent_scheduler.errors.AgentError` is raised; ``errors="raise"`` leaves the marker out. Leaving
         the loop early stops the provider. Options are those of :meth:`call`.
         """
+        if pace is not None:
+            async with aclosing(paced(self.call_stream(prompt, errors=errors, **options), pace)) as pieces:
+                async for text in pieces:
+                    yield text
+            return
         told = _Told(self, prompt, errors, options)
         async with aclosing(told.batches) as batches:
             async for batch in batches:

@@ -10,12 +10,12 @@ from __future__ import annotations
 import logging
 from array import array
 from bisect import bisect_right
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from typing import Any, Final, Literal, TypeAlias
 
 import msgspec
 
-from ..errors import CallerError, ErrorInfo, InvalidConfiguration
+from ..errors import CallerError, ErrorInfo, InvalidConfiguration, StoreError
 from ..records import (
     TERMINALS,
     CallEnded,
@@ -37,12 +37,12 @@ from .base import Agent, Batch, ErrorMode
 from .context import Context
 from .function import FunctionAgent
 
-__all__ = ["Composite", "Lane", "Output", "broken", "mistaken", "unfinished"]
+__all__ = ["FACTS", "Composite", "Lane", "Output", "as_agent", "broken", "mistaken", "relay", "unfinished"]
 
 _log = logging.getLogger(__name__)
 
 _ENDS: Final = frozenset(TERMINALS)
-_FACTS: Final = frozenset({CallStarted, CallEnded, Usage})
+FACTS: Final = frozenset({CallStarted, CallEnded, Usage})
 _replace = msgspec.structs.replace
 
 Gate: TypeAlias = Literal["main", "any", "open"]
@@ -124,6 +124,37 @@ def unfinished(agent: Agent) -> Interrupted:
     return Interrupted(ErrorInfo("interrupted", problem, retryable=True))
 
 
+async def relay(agent: Agent, request: Request, ctx: Context, lane: Lane) -> AsyncGenerator[Batch, None]:
+    """One run of an agent through its lane, which has the terminal afterwards.
+
+    An agent that breaks down has failed. A caller's mistake is raised while nothing has been put out; later it is a
+    failure.
+    """
+    stream = agent.batches(agent.adopt(request), ctx)
+    try:
+        async for batch in stream:
+            shown = lane.take(batch)
+            if lane.terminal is not None:
+                yield [*shown, *lane.end()]
+                return
+            if shown:
+                yield shown
+        lane.terminal = unfinished(agent)
+    except CallerError as error:
+        if not lane.late:
+            raise
+        lane.terminal = mistaken(error)
+    except StoreError:
+        raise
+    except Exception:  # noqa: BLE001 - it must not end the run of its composite, which may have others to ask
+        lane.terminal = broken(agent)
+    finally:
+        await stream.aclose()
+    left = lane.end()
+    if left:
+        yield left
+
+
 class Output:
     """What one run of a composite has put out: the position of its last record, and the number of the last attempt."""
 
@@ -141,12 +172,13 @@ class Lane:
 
     What :meth:`take` and the others give is to be put out, in that order and before anything else is: they have counted
     it already. ``terminal`` is the agent's once it has come; ``shows`` whether what the agent says is shown by now.
-    ``called_at`` is when its first Call began, on the context's clock.
+    ``called_at`` is when its first Call began, on the context's clock. ``heard``, if it is made a list, keeps the
+    agent's records as they came.
     """
 
     __slots__ = (
         "_after", "_branches", "_delta", "_gate", "_held", "_mine", "_open", "_out", "_outer", "_seen", "_top",
-        "_usage", "branch", "called_at", "shows", "terminal",
+        "_usage", "branch", "called_at", "heard", "shows", "terminal",
     )  # fmt: skip
 
     def __init__(self, output: Output, gate: Gate, *, branch: str | None = None, after: int = 0) -> None:
@@ -155,6 +187,7 @@ class Lane:
         self.terminal: Terminal | None = None
         self.shows = gate == "open"
         self.called_at: float | None = None
+        self.heard: list[Record] | None = None
         self._out = output
         self._gate = gate
         self._after = after
@@ -169,8 +202,15 @@ class Lane:
         self._outer = array("q")
         self._delta: int | None = None
 
+    @property
+    def late(self) -> bool:
+        """Whether anything has been put out, by whichever lane: it is too late to raise a caller's mistake."""
+        return self._out.position > 0
+
     def take(self, batch: Batch) -> Batch:
         """What is to be put out of the agent's next batch."""
+        if self.heard is not None:
+            self.heard += batch
         if self.shows and self.branch is None:
             for record in batch:
                 if type(record) is not Text:
@@ -192,7 +232,7 @@ class Lane:
         for record in batch:
             self._seen += 1
             kind = type(record)
-            if kind in _FACTS:
+            if kind in FACTS:
                 self._put(shown, self._fact(record))
             elif kind in _ENDS:
                 self.terminal = record  # type: ignore[assignment]
@@ -213,7 +253,7 @@ class Lane:
         """Of a batch of an agent that has lost already: its Calls and their usage."""
         shown: list[Record] = []
         for record in batch:
-            if type(record) in _FACTS:
+            if type(record) in FACTS:
                 self._put(shown, self._fact(record))
         return shown
 
