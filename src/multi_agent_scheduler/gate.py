@@ -3,28 +3,63 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Mapping
+from typing import Final
+
+import msgspec
 
 from .agents.base import Agent
 from .agents.context import Context, Permit
-from .scheduling.first_admission import Admission, Ticket
-from .task import Timeouts
+from .errors import ErrorInfo, RequestOverLimit
+from .scheduling.admission import Admission, Answer, Ticket
+from .scheduling.limits import Limits
+from .task import Task, Timeouts
 
 __all__ = ["Gate", "SchedulerContext"]
 
+_NO_LIMITS: Final = Limits()
+
+# What a Call's failure says about the provider; of the codes that are not here it says nothing.
+_ANSWERS: Final[dict[str, Answer]] = {
+    "rate_limit_error": "rate_limited",
+    "overloaded_error": "server_error",
+    "server_error": "server_error",
+    "connection_error": "server_error",
+    "timeout_error": "server_error",
+}
+
 
 class Gate:
-    """Admission with waiting: the slots of a scheduler's agents."""
+    """The limits of a scheduler's agents and task types, and the Calls that wait for them. It belongs to one loop."""
 
-    def __init__(self) -> None:
-        self._admission = Admission()
+    def __init__(
+        self,
+        limits: Mapping[str, Limits] | None = None,
+        *,
+        task_types: Mapping[str, int] | None = None,
+        weights: Mapping[str, float] | None = None,
+    ) -> None:
+        self._admission = Admission(task_types=task_types, weights=weights)
+        self._limits = dict(limits or {})
+        self._slots: dict[str, int | None] = {}  # of the agents that have asked: their max_concurrent, as it was then
         self._waiting: dict[Ticket, asyncio.Future[None]] = {}
+        self._timer: asyncio.TimerHandle | None = None
 
-    async def admit(self, agent: str, slots: int | None) -> Permit:
-        """Wait for one of the ``slots`` of the agent named so."""
-        self._admission.limit(agent, slots)
-        ticket = self._admission.ask(agent)
-        if ticket.state != "granted":
+    async def admit(self, ticket: Ticket, slots: int | None) -> Permit:
+        """Wait until the Call may be made; ``slots`` is the agent's own limit, where the scheduler's says none.
+
+        Raises :class:`~multi_agent_scheduler.errors.RequestOverLimit` for a Call that its agent's limits never admit.
+        """
+        now = asyncio.get_running_loop().time()
+        if self._slots.get(ticket.agent, -1) != slots:
+            self._slots[ticket.agent] = slots
+            limits = self._limits.get(ticket.agent, _NO_LIMITS)
+            if limits.concurrency is None:
+                limits = msgspec.structs.replace(limits, concurrency=slots)
+            self.wake(self._admission.limit(ticket.agent, limits, now))
+        self.wake(self._admission.ask(ticket, now))
+        if ticket.state == "waiting":
             future = self._waiting[ticket] = asyncio.get_running_loop().create_future()
             try:
                 await future
@@ -33,37 +68,102 @@ class Gate:
                 raise
             finally:
                 self._waiting.pop(ticket, None)
-        return _Slot(self, ticket)
+        if ticket.state == "refused":
+            raise RequestOverLimit(ticket.refusal)
+        return _Pass(self, ticket)
+
+    def used(self, ticket: Ticket, tokens: int) -> None:
+        """A Call has used so many tokens so far; it counts at once if it is more than was reserved."""
+        if ticket.state == "granted" and tokens > ticket.estimate:
+            self.wake(self._admission.settle(ticket, tokens, asyncio.get_running_loop().time()))
+
+    def answered(self, ticket: Ticket, error: ErrorInfo | None, tokens: int | None) -> None:
+        """The provider is done with a Call: what came of it is learned from, and its slot comes back."""
+        now = asyncio.get_running_loop().time()
+        if ticket.state != "granted":
+            return
+        answer = "ok" if error is None else _ANSWERS.get(error.code)
+        if answer is not None:
+            after = None if error is None else error.retry_after
+            self.wake(self._admission.feedback(ticket, answer, now, retry_after=after))
+        self.wake(self._admission.close(ticket, now, tokens))
 
     def close(self, ticket: Ticket) -> None:
-        following = self._admission.close(ticket)
-        if following is not None:
-            future = self._waiting[following]
-            if not future.done():
+        """The Call is over, or is not wanted any more. Closing again does nothing."""
+        if ticket.state in ("granted", "waiting"):
+            self.wake(self._admission.close(ticket, asyncio.get_running_loop().time()))
+
+    def wake(self, changed: list[Ticket]) -> None:
+        """Wake whoever waited for these tickets, and see to it that time is noticed when it matters."""
+        for ticket in changed:
+            future = self._waiting.get(ticket)
+            if future is not None and not future.done():
                 future.set_result(None)
+        at = self._admission.next_time()
+        if at == math.inf:
+            if self._timer is not None:
+                self._timer.cancel()
+                self._timer = None
+        elif self._timer is None or self._timer.when() > at:  # one that rings too early is set anew then
+            if self._timer is not None:
+                self._timer.cancel()
+            self._timer = asyncio.get_running_loop().call_at(at, self._ring)
+
+    def _ring(self) -> None:
+        assert self._timer is not None
+        due, self._timer = self._timer.when(), None
+        # A loop may ring a hair early, by the resolution of its clock.
+        self.wake(self._admission.tick(max(due, asyncio.get_running_loop().time())))
 
 
-class _Slot(Permit):
+class _Pass(Permit):
     __slots__ = ("_gate", "_ticket")
 
     def __init__(self, gate: Gate, ticket: Ticket) -> None:
         self._gate = gate
         self._ticket = ticket
 
+    def used(self, tokens: int) -> None:
+        self._gate.used(self._ticket, tokens)
+
+    def answered(self, error: ErrorInfo | None, tokens: int | None) -> None:
+        self._gate.answered(self._ticket, error, tokens)
+
     def release(self) -> None:
         self._gate.close(self._ticket)
 
 
 class SchedulerContext(Context):
-    """The context of a run: Calls are admitted by the scheduler's limits."""
+    """The context of a run: Calls are admitted by the scheduler's limits, as the task's type and priority have it.
 
-    def __init__(self, gate: Gate, names: Mapping[int, str], timeouts: Timeouts | None) -> None:
+    ``key`` is who gets a fair share of an agent: a tenant, a plan.
+    """
+
+    def __init__(
+        self,
+        gate: Gate,
+        names: Mapping[int, str],
+        timeouts: Timeouts | None,
+        *,
+        task: Task | None = None,
+        key: str = "",
+    ) -> None:
         super().__init__(timeouts=timeouts)
         self._gate = gate
         self._names = names
+        self._task_type = "general" if task is None else task.task_type
+        self._priority = 0 if task is None else task.priority
+        self._key = key
 
     def name_of(self, agent: Agent) -> str:
         return self._names.get(id(agent), agent.name)
 
-    async def permit(self, agent: Agent, estimate: int) -> Permit:  # noqa: ARG002
-        return await self._gate.admit(self.name_of(agent), agent.max_concurrent)
+    async def permit(self, agent: Agent, estimate: int) -> Permit:
+        ticket = Ticket(
+            self.name_of(agent),
+            task_type=self._task_type,
+            key=self._key,
+            priority=self._priority,
+            estimate=estimate,
+        )
+        return await self._gate.admit(ticket, agent.max_concurrent)

@@ -388,7 +388,7 @@ class MultiAgentScheduler:
             agent=agent,
             agent_name=agent_name,
             request=lambda: agent.request(task.filled(texts), **task.keywords),
-            context=SchedulerContext(self._gate, self._names, task.timeouts),
+            context=SchedulerContext(self._gate, self._names, task.timeouts, task=task),
             watcher=notices,
         )
 

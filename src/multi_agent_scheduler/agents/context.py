@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from ..task import Timeouts
 
 if TYPE_CHECKING:
+    from ..errors import ErrorInfo
     from .base import Agent
 
 __all__ = ["Context", "Permit"]
@@ -18,6 +19,12 @@ class Permit:
     """The right to make one Call. :meth:`release` gives it back; a second release does nothing."""
 
     __slots__ = ()
+
+    def used(self, tokens: int) -> None:
+        """The provider has reported so many tokens so far, input and output together."""
+
+    def answered(self, error: ErrorInfo | None, tokens: int | None) -> None:
+        """The provider is done: the error that it ended with, and all tokens if it said so. Gives the permit back."""
 
     def release(self) -> None:
         """Give the permit back."""
