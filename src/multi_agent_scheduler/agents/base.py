@@ -16,6 +16,7 @@ from typing import Any, Final, Literal, Self, TypeAlias
 
 from .. import blocking
 from ..errors import AgentError, ErrorInfo, InvalidOption, agent_error
+from ..pacing import Pace, paced
 from ..records import (
     TERMINALS,
     CallEnded,
@@ -102,18 +103,32 @@ class Agent(ABC):
                 seq += len(batch)
 
     async def call_stream(
-        self, prompt: Prompt, *, errors: ErrorMode | None = None, **options: Any
+        self,
+        prompt: Prompt,
+        *,
+        errors: ErrorMode | None = None,
+        pace: Pace | str | float | None = None,
+        **options: Any,
     ) -> AsyncGenerator[str, None]:
-        """The text of one run, piece by piece as it arrives.
+        """The text of one run, piece by piece as it arrives; with ``pace`` ("50/s", "50 tokens/s") no faster.
 
         If the agent fails, the last piece is ``\\n[ERROR: <code>: <sentence>]`` and then the typed
         :class:`~multi_agent_scheduler.errors.AgentError` is raised; ``errors="raise"`` leaves the marker out. Leaving
         the loop early stops the provider. Options are those of :meth:`call`.
         """
-        async with aclosing(self._texts(prompt, errors, options)) as pieces:
-            async for texts in pieces:
-                for text in texts:
+        if pace is not None:
+            async with aclosing(paced(self.call_stream(prompt, errors=errors, **options), pace)) as pieces:
+                async for text in pieces:
                     yield text
+            return
+        told = _Told(self, prompt, errors, options)
+        async with aclosing(told.batches) as batches:
+            async for batch in batches:
+                for text in told.texts(batch):
+                    yield text
+        for text in told.last_words():
+            yield text
+        told.raise_failure()
 
     async def call(self, prompt: Prompt, **options: Any) -> Result:
         """One run, drained: the whole :class:`~multi_agent_scheduler.task.Result`.
@@ -145,22 +160,13 @@ class Agent(ABC):
     async def _texts(
         self, prompt: Prompt, errors: ErrorMode | None, options: dict[str, Any]
     ) -> AsyncGenerator[list[str], None]:
-        mode = self.errors if errors is None else errors
-        if mode not in ("marker", "raise"):
-            raise InvalidOption(f"errors must be 'marker' or 'raise', not {mode!r}")
-        request, ctx = self._ask(prompt, options)
-        view, summary, started = TextView(), Summary(), ctx.clock()
-        async with aclosing(self.batches(request, ctx)) as batches:
+        told = _Told(self, prompt, errors, options)
+        async with aclosing(told.batches) as batches:
             async for batch in batches:
-                summary.feed(batch, ctx.clock())
-                texts = view.texts(batch)
-                if texts:
+                if texts := told.texts(batch):
                     yield texts
-        result = summary.result(started_at=started, ended_at=ctx.clock())
-        if result.error is not None:
-            if mode == "marker":
-                yield [f"\n[ERROR: {result.error.code}: {result.error.message}]"]
-            raise agent_error(result.error, partial=result)
+        yield told.last_words()
+        told.raise_failure()
 
     def _ask(self, prompt: Prompt, options: dict[str, Any]) -> tuple[Request, Context]:
         timeouts = options.pop("timeouts", None)
@@ -171,6 +177,39 @@ class Agent(ABC):
     def request(self, prompt: Prompt, **options: Any) -> Request:
         """The canonical request for a prompt and options, checked: raises what :meth:`call` raises for mistakes."""
         return build(prompt, options)
+
+
+class _Told:
+    """One run as it is told in text: the pieces of each batch, then the marker and the error of a failure."""
+
+    __slots__ = ("_clock", "_marked", "_result", "_started", "_summary", "_view", "batches")
+
+    def __init__(self, agent: Agent, prompt: Prompt, errors: ErrorMode | None, options: dict[str, Any]) -> None:
+        mode = agent.errors if errors is None else errors
+        if mode not in ("marker", "raise"):
+            raise InvalidOption(f"errors must be 'marker' or 'raise', not {mode!r}")
+        request, ctx = agent._ask(prompt, options)
+        self._marked = mode == "marker"
+        self._clock = ctx.clock
+        self._started = ctx.clock()
+        self._view = TextView()
+        self._summary = Summary()
+        self._result: Result | None = None
+        self.batches = agent.batches(request, ctx)
+
+    def texts(self, batch: Batch) -> list[str]:
+        self._summary.feed(batch, self._clock())
+        return self._view.texts(batch)
+
+    def last_words(self) -> list[str]:
+        """The marker, if the run failed and it is wanted."""
+        self._result = self._summary.result(started_at=self._started, ended_at=self._clock())
+        error = self._result.error
+        return [f"\n[ERROR: {error.code}: {error.message}]"] if error is not None and self._marked else []
+
+    def raise_failure(self) -> None:
+        if self._result is not None and self._result.error is not None:
+            raise agent_error(self._result.error, partial=self._result)
 
 
 class Source(ABC):
