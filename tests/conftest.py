@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import logging
 import os
 import re
 import shutil
@@ -101,6 +102,16 @@ def pytest_collection_finish() -> None:
     """Whatever exists before the first test is kept out of the collections after each test: that makes them cheap."""
     gc.collect()
     gc.freeze()
+
+
+@pytest.fixture(autouse=True)
+def the_log_as_it_was() -> Iterator[None]:
+    """What a test, or the code of a guide that it runs, sets on the package's logger ends with it."""
+    log = logging.getLogger("multi_agent_scheduler")
+    before = (log.level, log.disabled, log.propagate, list(log.handlers))
+    yield
+    log.setLevel(before[0])
+    log.disabled, log.propagate, log.handlers = before[1:]
 
 
 @pytest.fixture(autouse=True)
