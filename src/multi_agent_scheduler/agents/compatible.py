@@ -10,6 +10,7 @@ from ..errors import ErrorInfo, InvalidConfiguration
 from ..request import Request
 from ..wire import openai_chat
 from ..wire.decoder import StreamDecoder
+from ..wire.openai_chat.build import ReasoningField
 from .http import HttpAgent, HttpSettings
 
 __all__ = ["PRESETS", "CompatibleAgent", "Preset"]
@@ -24,6 +25,8 @@ class Preset(NamedTuple):
     token_field: str = "max_tokens"
     usage_option: bool = True
     """Whether it accepts stream_options.include_usage."""
+    reasoning_field: ReasoningField | None = None
+    """Where it takes the reasoning of earlier turns."""
 
 
 PRESETS: Final[Mapping[str, Preset]] = {
@@ -33,7 +36,7 @@ PRESETS: Final[Mapping[str, Preset]] = {
     "llama.cpp": Preset("http://127.0.0.1:8080/v1", None, needs_key=False),
     "mistral": Preset("https://api.mistral.ai/v1", "MISTRAL_API_KEY", usage_option=False),
     "ollama": Preset("http://127.0.0.1:11434/v1", None, needs_key=False),
-    "openrouter": Preset("https://openrouter.ai/api/v1", "OPENROUTER_API_KEY"),
+    "openrouter": Preset("https://openrouter.ai/api/v1", "OPENROUTER_API_KEY", reasoning_field="reasoning_details"),
     "together": Preset("https://api.together.xyz/v1", "TOGETHER_API_KEY"),
     "vllm": Preset("http://127.0.0.1:8000/v1", None, needs_key=False),
     "xai": Preset("https://api.x.ai/v1", "XAI_API_KEY"),
@@ -80,7 +83,11 @@ class CompatibleAgent(HttpAgent):
         if not model:
             raise InvalidConfiguration(f"{self.name}: name a model, with model= here or in the call")
         body = openai_chat.build_request(
-            request, model=model, token_field=self._kind.token_field, include_usage=self._kind.usage_option
+            request,
+            model=model,
+            token_field=self._kind.token_field,
+            include_usage=self._kind.usage_option,
+            reasoning_field=self._kind.reasoning_field,
         )
         return self._path(model), body, openai_chat.Decoder()
 
