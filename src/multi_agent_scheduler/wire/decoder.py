@@ -5,7 +5,7 @@ end of the body. The last record that a decoder gives is its outcome, a terminal
 
 - ``Completed`` only after the protocol's finish marker;
 - ``Failed`` after an error event, an error object in place of the stream, a garbled event, or an empty body;
-- ``Interrupted`` when the body ended before the finish marker.
+- ``Interrupted`` when the body ended before the finish marker, be it in the first event.
 
 After the outcome ``done`` is true and whatever else comes is ignored.
 """
@@ -20,6 +20,7 @@ from ..errors import ErrorInfo
 from ..records import Completed, Failed, Interrupted, Record, Terminal
 from . import sse
 from .failure import SENTENCES, classify
+from .surrogates import Halves
 
 __all__ = ["StreamDecoder"]
 
@@ -44,6 +45,7 @@ class StreamDecoder:
         self._begun = False  # a byte that is not white space came
         self._events = 0
         self._completed: Completed | None = None
+        self._halves: Halves | None = None
         self.done = False
         self.response_id: str | None = None
         self.model: str | None = None
@@ -54,11 +56,11 @@ class StreamDecoder:
         """One event: its SSE event name ("message" if none) and its JSON object."""
         raise NotImplementedError
 
-    def _literal(self, data: bytes, out: list[Record]) -> bool:
+    def _literal(self, data: bytes, out: list[Record]) -> bool:  # noqa: ARG002 - a protocol may have no such words
         """An event whose data is no JSON but a word of the protocol (``[DONE]``); true if it was one."""
         return False
 
-    def _body(self, payload: Any, out: list[Record]) -> None:
+    def _body(self, payload: Any, out: list[Record]) -> None:  # noqa: ARG002 - a protocol may have no such form
         """A whole answer sent as one JSON document (error objects have been dealt with): records and :meth:`_end`."""
         self._end(out, Failed(_protocol_error("the answer was JSON, not an event stream")))
 
@@ -124,7 +126,7 @@ class StreamDecoder:
     def _one(self, event: sse.Event, out: list[Record]) -> None:
         self._events += 1
         try:
-            payload = _json.decode(event.data)
+            payload = self._json(event.data)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             if not self._literal(event.data, out):
                 self._end(out, Failed(_protocol_error(f"event {self._events} of the answer is not JSON")))
@@ -139,9 +141,20 @@ class StreamDecoder:
             problem = f"event {self._events} of the answer has an unknown shape ({type(error).__name__})"
             self._end(out, Failed(_protocol_error(problem)))
 
+    def _json(self, text: bytes) -> Any:
+        try:
+            return _json.decode(text)
+        except msgspec.DecodeError:
+            if self._halves is None:
+                self._halves = Halves()
+            mended = self._halves.mend(text)
+            if mended is None:
+                raise
+            return _json.decode(mended)
+
     def _whole(self, body: bytes, out: list[Record]) -> None:
         try:
-            payload = _json.decode(body.lstrip(_BLANK))
+            payload = self._json(body.lstrip(_BLANK))
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             page = body.lstrip()[:1] == b"<"
             problem = "the answer was a page of HTML or XML" if page else "the answer was broken JSON"
@@ -162,7 +175,7 @@ class StreamDecoder:
             self._end(out, Failed(_protocol_error(f"the answer has an unknown shape ({type(error).__name__})")))
 
     def _unfinished(self) -> Terminal:
-        if not self._events:
+        if not self._begun:
             return Failed(_protocol_error("the answer was empty"))
         return Interrupted(ErrorInfo("interrupted", "the answer ended before its finish marker", retryable=True))
 
