@@ -39,6 +39,7 @@ FACADE: Final = frozenset(
         "SchedulerError",
         "StoreError",
         "Task",
+        "Template",
         "TextPart",
         "Timeouts",
         "Tool",

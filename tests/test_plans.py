@@ -232,6 +232,7 @@ async def test_a_broken_plan_is_refused_before_anything_runs() -> None:
             ([Task("a", "1", priority=-1)], InvalidRequest, "priority must be a whole number"),
             ([], PlanError, "at least one"),
             (["a"], PlanError, "not 'a'"),
+            (Task("a", "1"), PlanError, "put the one task into a list"),
         ]:
             with pytest.raises(error, match=message):
                 await running.run(plan)  # type: ignore[arg-type]

@@ -380,6 +380,8 @@ def test_what_cannot_work_is_refused_at_once() -> None:
         MultiAgentScheduler({})
     with pytest.raises(InvalidConfiguration, match=r"agents\['a'\] must be an agent"):
         MultiAgentScheduler({"a": "claude"})  # type: ignore[dict-item]
+    with pytest.raises(InvalidConfiguration, match=r"not its class: ScriptedAgent\(\.\.\.\)"):
+        MultiAgentScheduler({"a": ScriptedAgent})
     with pytest.raises(UnknownAgent, match=r"routes\['code'\]: unknown agent 'b'; the agents are a"):
         MultiAgentScheduler({"a": agent}, routes={"code": "b"})
     with pytest.raises(UnknownAgent, match="default_agent"):

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from .pacing import paced
     from .request import ImagePart, Message, TextPart, Tool
     from .scheduler import Handle, MultiAgentScheduler
-    from .task import Result, Task, Timeouts
+    from .task import Result, Task, Template, Timeouts
 
 __all__ = [
     "Agent",
@@ -71,6 +71,7 @@ __all__ = [
     "SchedulerError",
     "StoreError",
     "Task",
+    "Template",
     "TextPart",
     "Timeouts",
     "Tool",
@@ -108,7 +109,7 @@ _HOMES = {
     "pacing": ("paced",),
     "request": ("ImagePart", "Message", "TextPart", "Tool"),
     "scheduler": ("Handle", "MultiAgentScheduler"),
-    "task": ("Result", "Task", "Timeouts"),
+    "task": ("Result", "Task", "Template", "Timeouts"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 

@@ -264,6 +264,7 @@ _KINDS: Final[dict[str, type[AgentError]]] = {
     "content_filter": ContentFiltered,
     "cancelled": CallCancelled,
     "agent_error": AgentError,
+    "internal_error": AgentError,
 }
 
 

@@ -296,7 +296,9 @@ class MultiAgentScheduler:
 
     async def _begin_plan(self, tasks: Iterable[Task]) -> PlanRun:
         self._bind()
-        listed = list(tasks)
+        listed = list(tasks) if isinstance(tasks, Iterable) else [tasks]
+        if isinstance(tasks, Task):
+            raise PlanError("a plan is a list of tasks: put the one task into a list, or use execute_task()")
         wrong = next((task for task in listed if not isinstance(task, Task)), None)
         if wrong is not None or not listed:
             found = "" if wrong is None else f", not {wrong!r}"
@@ -496,6 +498,8 @@ def _named(agents: Mapping[str, Agent | Callable[..., Any]]) -> dict[str, Agent]
         if not isinstance(name, str) or not name:
             raise InvalidConfiguration(f"agents: a name must be a non-empty string, not {name!r}")
         if not isinstance(agent, Agent):
+            if isinstance(agent, type) and issubclass(agent, Agent):
+                raise InvalidConfiguration(f"agents[{name!r}] must be an agent, not its class: {agent.__name__}(...)")
             if not callable(agent) or isinstance(agent, type):
                 raise InvalidConfiguration(f"agents[{name!r}] must be an agent, not {agent!r}")
             agent = FunctionAgent(agent, name=name)
