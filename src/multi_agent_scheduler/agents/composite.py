@@ -143,7 +143,7 @@ async def relay(agent: Agent, request: Request, ctx: Context, lane: Lane) -> Asy
     except CallerError as error:
         if not lane.late:
             raise
-        lane.terminal = mistaken(error)
+        lane.terminal, lane.mistaken = mistaken(error), True
     except StoreError:
         raise
     except Exception:  # noqa: BLE001 - it must not end the run of its composite, which may have others to ask
@@ -173,12 +173,12 @@ class Lane:
     What :meth:`take` and the others give is to be put out, in that order and before anything else is: they have counted
     it already. ``terminal`` is the agent's once it has come; ``shows`` whether what the agent says is shown by now.
     ``called_at`` is when its first Call began, on the context's clock. ``heard``, if it is made a list, keeps the
-    agent's records as they came.
+    agent's records as they came. ``mistaken``: the terminal says that the caller made a mistake.
     """
 
     __slots__ = (
         "_after", "_branches", "_delta", "_gate", "_held", "_mine", "_open", "_out", "_outer", "_seen", "_top",
-        "_usage", "branch", "called_at", "heard", "shows", "terminal",
+        "_usage", "branch", "called_at", "heard", "mistaken", "shows", "terminal",
     )  # fmt: skip
 
     def __init__(self, output: Output, gate: Gate, *, branch: str | None = None, after: int = 0) -> None:
@@ -188,6 +188,7 @@ class Lane:
         self.shows = gate == "open"
         self.called_at: float | None = None
         self.heard: list[Record] | None = None
+        self.mistaken = False
         self._out = output
         self._gate = gate
         self._after = after

@@ -73,6 +73,8 @@ class _Attempts(Composite):
 
     def _failure(self, lane: Lane) -> ErrorInfo | None:
         """The error to do something about; None for an outcome that stands, whatever it is."""
+        if lane.mistaken:
+            return None
         match lane.terminal:
             case Failed(error=error) | Interrupted(error=error):
                 return error if error.code != "content_filter" or self._refusals else None
