@@ -344,11 +344,11 @@ class _Call:
         """Whether the batch has content; numbers its usage records."""
         content = False
         for index, record in enumerate(batch):
-            kind = type(record)
-            if kind is Text or is_content(record):
+            if type(record) is Text:  # nearly all of them are
+                content = content or record.text != ""
+            elif is_content(record):
                 content = True
-            elif kind is Usage:
-                assert isinstance(record, Usage)
+            elif type(record) is Usage:
                 self._usage = _with_call(record, self._number)
                 if (tokens := self._usage.total_tokens) is not None:
                     self._permit.used(tokens)
