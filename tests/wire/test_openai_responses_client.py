@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 import openai
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from multi_agent_scheduler.errors import ErrorInfo
@@ -24,6 +24,7 @@ from multi_agent_scheduler.records import (
     Text,
     ToolCall,
     ToolResult,
+    Unknown,
     Usage,
 )
 from multi_agent_scheduler.wire.openai_responses import Decoder, Encoder, body, parse_request
@@ -119,6 +120,7 @@ def test_every_kind_of_record_passes_the_official_clients_accumulator() -> None:
 
 @odd_items
 @given(st.lists(any_record, max_size=10))
+@example([Unknown(raw={"type": "reasoning"}, protocol="openai_responses", part=0)] * 2)
 @settings(max_examples=60, deadline=None)
 def test_no_records_at_all_upset_the_official_client(records: list[Record]) -> None:
     with serving([*records, STOP]) as sdk, sdk.responses.stream(model="m", input="Hi") as stream:

@@ -349,6 +349,8 @@ class Encoder:
 
     def _whole(self, raw: dict[str, Any], part: int) -> None:
         """An item that is complete."""
+        if raw.get("type") == "reasoning" and not raw.get("id"):
+            raw = {**raw, "id": self._free_id(None, "rs")}  # clients tell reasoning items apart by their ids
         item = self._by_part.get(part)
         if not isinstance(item, WholeItem) or not item.open:
             item = self._hosted(None, part)
