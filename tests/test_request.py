@@ -72,6 +72,15 @@ def test_none_is_not_said() -> None:
             [{"role": "human", "content": "Hi"}],
             "messages[0].role must be one of 'system', 'user', 'assistant', 'tool', not 'human'",
         ),
+        (
+            "a\ud83d",
+            "the user message has half a surrogate pair ('\\ud83d') at position 1: it is not text that can be sent",
+        ),
+        (
+            [{"role": "assistant", "content": "", "tool_calls": [{"id": "1"}]}],
+            "messages[0]: unknown field 'tool_calls'; the fields are role, content and name, and calls of tools and "
+            "their results are parts of the content: ToolCallPart, ToolResultPart",
+        ),
     ],
 )
 def test_what_is_no_prompt(prompt: Any, complaint: str) -> None:
@@ -88,6 +97,7 @@ def test_what_is_no_prompt(prompt: Any, complaint: str) -> None:
         ("max_tokens", True, "max_tokens must be a whole number, not True"),
         ("temperature", "hot", "temperature must be a number, not 'hot'"),
         ("temperature", float("nan"), "temperature must be a number, not nan"),
+        ("temperature", -(10**400), f"temperature must be at least 0, not -{10**400}"),
         ("top_p", -1, "top_p must be at least 0, not -1"),
         ("seed", 1.5, "seed must be a whole number, not 1.5"),
         ("stop", 5, "stop must be a non-empty string or a list of them, not 5"),
@@ -112,3 +122,15 @@ def test_what_is_no_option(name: str, value: Any, complaint: str) -> None:
 def test_an_option_that_nobody_knows_is_told_where_it_may_belong() -> None:
     with pytest.raises(InvalidOption, match=r"unknown option 'top_k'; .*goes into extra=\{'top_k': \.\.\.\}"):
         build("Hi", {"top_k": 5})
+
+
+def test_half_a_surrogate_pair_in_the_system_prompt_is_refused_by_name() -> None:
+    with pytest.raises(
+        InvalidRequest, match=r"^the system message has half a surrogate pair \('\\udc00'\) at position 0"
+    ):
+        build("Hi", {"system": "\udc00"})
+
+
+def test_fields_of_a_message_that_say_nothing_do_no_harm() -> None:
+    message = {"role": "user", "content": "Hi", "tool_calls": None, "refusal": None}
+    assert build([message], {}) == build("Hi", {})

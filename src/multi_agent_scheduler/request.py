@@ -200,6 +200,7 @@ def build(prompt: Prompt, options: Mapping[str, Any]) -> Request:
         if not isinstance(system, str):
             raise InvalidOption(f"system must be a string, not {type(system).__name__}")
         messages = (Message("system", (TextPart(system),)), *messages)
+    _check_text(messages)
     _check_numbers(fields)
     _check_kinds(fields)
     if "stop" in fields:
@@ -227,6 +228,22 @@ def with_defaults(request: Request, defaults: Mapping[str, Any]) -> Request:
 _NOTHING: Final[tuple[Any, ...]] = (None, (), {})
 
 
+def _check_text(messages: Sequence[Message]) -> None:
+    """Refuse halves of surrogate pairs (of a broken file name, say): no provider can be sent those."""
+    for message in messages:
+        for part in message.parts:
+            text = getattr(part, "text", None)
+            if not isinstance(text, str) or text.isascii():
+                continue
+            try:
+                text.encode()
+            except UnicodeEncodeError as error:
+                raise InvalidRequest(
+                    f"the {message.role} message has half a surrogate pair ({text[error.start]!a}) at position "
+                    f"{error.start}: it is not text that can be sent"
+                ) from None
+
+
 def _check_numbers(fields: Mapping[str, Any]) -> None:
     for name, kind, low in (
         ("max_tokens", int, 1),
@@ -238,7 +255,7 @@ def _check_numbers(fields: Mapping[str, Any]) -> None:
         if value is None:
             continue
         number = isinstance(value, int if kind is int else (int, float)) and not isinstance(value, bool)
-        if not number or not math.isfinite(value):
+        if not number or (isinstance(value, float) and not math.isfinite(value)):
             raise InvalidOption(f"{name} must be {'a whole number' if kind is int else 'a number'}, not {value!r}")
         if low is not None and value < low:
             raise InvalidOption(f"{name} must be at least {low}, not {value!r}")
@@ -309,6 +326,9 @@ def _messages(prompt: Prompt) -> tuple[Message, ...]:
     return tuple(_message(message, index) for index, message in enumerate(prompt))
 
 
+_MESSAGE_FIELDS: Final = frozenset({"role", "content", "parts", "name"})
+
+
 def _message(message: Any, index: int) -> Message:
     if isinstance(message, Message):
         return message
@@ -317,6 +337,12 @@ def _message(message: Any, index: int) -> Message:
     if message["role"] not in _ROLES:
         raise InvalidRequest(
             f"messages[{index}].role must be one of {', '.join(map(repr, _ROLES))}, not {message['role']!r}"
+        )
+    unknown = sorted(str(key) for key, value in message.items() if key not in _MESSAGE_FIELDS and value is not None)
+    if unknown:
+        raise InvalidRequest(
+            f"messages[{index}]: unknown field {unknown[0]!r}; the fields are role, content and name, and calls of "
+            "tools and their results are parts of the content: ToolCallPart, ToolResultPart"
         )
     content = message.get("content", message.get("parts"))
     raw = {"role": message["role"], "parts": _parts(content, index), "name": message.get("name")}

@@ -157,6 +157,20 @@ async def test_a_model_that_writes_the_marker_has_written_text() -> None:
         (InvalidOption, "Hi", {"max_tokens": -1}, "max_tokens must be at least 1, not -1"),
         (InvalidOption, "Hi", {"max_token": 5}, "unknown option 'max_token'.*extra="),
         (InvalidOption, "Hi", {"timeouts": 5}, "timeouts must be a Timeouts, not 5"),
+        (InvalidRequest, "half \ud83d", {}, "the user message has half a surrogate pair"),
+        (InvalidOption, "Hi", {"stop": "\ud83d"}, "something in the request cannot be written as JSON: .*surrogates"),
+        (
+            InvalidOption,
+            "Hi",
+            {"extra": {"a": object()}},
+            "something in the request cannot be written as JSON: .*object",
+        ),
+        (
+            InvalidOption,
+            "Hi",
+            {"schema": {"a": object()}},
+            "something in the request cannot be written as JSON: .*object",
+        ),
     ],
 )
 async def test_a_callers_mistake_raises_before_anything_is_sent(

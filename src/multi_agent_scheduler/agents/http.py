@@ -179,7 +179,7 @@ class HttpAgent(LeafAgent):
         exchange = Exchange(
             origin=origin,
             target=target,
-            payload=msgspec.json.encode(body),
+            payload=_written(body),
             decoder=decoder,
             decode_error=self._decode_error,
             limit=self._settings.max_response_bytes,
@@ -243,6 +243,13 @@ class HttpAgent(LeafAgent):
         if not url:
             raise InvalidConfiguration(f"{type(self).__name__} needs base_url=, the address of the endpoint")
         return url
+
+
+def _written(body: dict[str, Any]) -> bytes:
+    try:
+        return msgspec.json.encode(body)
+    except (TypeError, ValueError, RecursionError) as error:  # ValueError: half a surrogate pair, among others
+        raise InvalidOption(f"something in the request cannot be written as JSON: {error}") from None
 
 
 def _checked(settings: HttpSettings, kind: str) -> _Settings:
