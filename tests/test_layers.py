@@ -46,6 +46,7 @@ IMPURE_CALLS: Final = frozenset({"open", "print", "input", "breakpoint"})
 # here: importing this package costs no more than msgspec and asyncio, and every foreign library has one seam.
 EVERYWHERE: Final = frozenset({"msgspec"})
 SEAMS: Final = {
+    "apsw": ("store.engine",),
     "httptools": ("agents.connection",),
     "rich": ("cli",),
     "yaml": ("planfile",),

@@ -142,6 +142,10 @@ class Core:
         """Put back a stream that was read from where it was kept."""
         self._streams[info.stream_id] = info
 
+    def restore_records(self, info: StreamInfo, count: int, size: int) -> None:
+        """Count records of a restored stream that its info did not have."""
+        self._take(info, count, size)
+
     def claim(self, stream_id: str) -> Lease:
         """Start to run a queued stream. Raises :class:`Fenced` if it is not queued."""
         info = self.get(stream_id)

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterator, Sequence
-from itertools import pairwise
+from operator import sub
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -70,7 +70,7 @@ def measure(records: Sequence[Record]) -> int:
 def pack(stretch: Stretch, *, press: bool = False) -> bytes:
     """A block of these records; ``press`` compresses it where that is worth it."""
     times = stretch.times
-    steps = [0, *(later - earlier for earlier, later in pairwise(times))]
+    steps = [0, *map(sub, times[1:], times)]
     return _encoded(times[0], _pairs(stretch.counts), steps, _runs(stretch.records), press)
 
 
@@ -164,6 +164,8 @@ def _decoded(block: bytes) -> tuple[int, list[int], list[int], list[list[Any]]]:
 
 
 def _pairs(counts: Sequence[int]) -> list[int]:
+    if counts.count(counts[0]) == len(counts):
+        return [counts[0], len(counts)]
     pairs: list[int] = []
     for count in counts:
         if pairs and pairs[-2] == count:
@@ -186,6 +188,15 @@ def _runs(records: Sequence[Record]) -> list[list[Any]]:
     texts: list[str] = []
     others: list[Record] = []
     for record in records:
+        if (
+            kind == _TEXT
+            and type(record) is Text
+            and record.part == part
+            and record.branch == branch
+            and not record.seq
+        ):
+            texts.append(record.text)  # what nearly all of them are
+            continue
         if type(record) is Text and not record.seq:
             text, this, tool = record.text, _TEXT, 0
         elif type(record) is Reasoning and _is_plain(record):
