@@ -28,6 +28,7 @@ FACADE: Final = frozenset(
         "Hedge",
         "ImagePart",
         "Judge",
+        "Limits",
         "LocalAgent",
         "Message",
         "Metrics",

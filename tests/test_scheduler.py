@@ -38,7 +38,7 @@ from multi_agent_scheduler.records import (
     Text,
     Usage,
 )
-from multi_agent_scheduler.scheduler import MultiAgentScheduler
+from multi_agent_scheduler.scheduler import Limits, MultiAgentScheduler
 from multi_agent_scheduler.store.memory import MemoryStore
 from multi_agent_scheduler.task import Task, Timeouts
 from multi_agent_scheduler.testing import ScriptedAgent
@@ -454,3 +454,44 @@ def test_an_abandoned_sync_stream_is_stopped() -> None:
     next(stream)
     stream.close()  # type: ignore[attr-defined]
     assert agent.running == 0
+
+
+async def test_an_agents_limits_hold_in_any_minute() -> None:
+    agent = ScriptedAgent("x", name="a")
+    async with House(agent, limits={"a": Limits(requests_per_minute=2)}) as house:
+        handles = [await house.scheduler.submit(Task(f"t{n}", "Hi")) for n in range(4)]
+        assert [(await handle.result()).state for handle in handles[:2]] == ["completed"] * 2
+        for _ in range(20):
+            await asyncio.sleep(0)
+        assert len(agent.requests) == 2  # the others wait for the window to move on
+        for handle in handles[2:]:
+            assert await handle.cancel()
+
+
+async def test_a_request_over_its_bucket_fails_at_once() -> None:
+    async with House(ScriptedAgent("x", name="a"), limits={"a": Limits(tokens_per_minute=10)}) as house:
+        result = await house.scheduler.execute_task(Task("t", "Hi", options={"max_tokens": 500}))
+    assert result.state == "failed"
+    assert "can never be made within its limit of 10 tokens per minute" in str(result.error)
+
+
+async def test_a_task_types_limit_holds_over_all_agents() -> None:
+    gate = asyncio.Event()
+    first, second = ScriptedAgent(gate, name="a"), ScriptedAgent(gate, name="b")
+    async with House(first, second, task_type_limits={"heavy": 1}) as house:
+        tasks = [Task("1", "Hi", "heavy", agent="a"), Task("2", "Hi", "heavy", agent="b"), Task("3", "Hi", agent="b")]
+        handles = [await house.scheduler.submit(task) for task in tasks]
+        for _ in range(20):
+            await asyncio.sleep(0)
+        assert (first.running, second.running) == (1, 1)  # the second heavy one waits, the light one does not
+        gate.set()
+        assert all([(await handle.result()).success for handle in handles])
+
+
+def test_limits_of_nobody_and_of_nothing_are_refused() -> None:
+    with pytest.raises(UnknownAgent, match="limits: unknown agent 'b'"):
+        MultiAgentScheduler({"a": ScriptedAgent()}, limits={"b": Limits(concurrency=1)})
+    with pytest.raises(InvalidOption, match=r"limits\['a'\] must be Limits"):
+        MultiAgentScheduler({"a": ScriptedAgent()}, limits={"a": 5})  # type: ignore[dict-item]
+    with pytest.raises(InvalidOption, match="concurrency must be a whole number above 0"):
+        Limits(concurrency=0)

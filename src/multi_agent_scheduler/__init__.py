@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from .metrics import Metrics, get_metrics
     from .pacing import paced
     from .request import ImagePart, Message, TextPart, Tool
-    from .scheduler import Handle, MultiAgentScheduler
+    from .scheduler import Handle, Limits, MultiAgentScheduler
     from .task import Result, Task, Template, Timeouts
 
 __all__ = [
@@ -60,6 +60,7 @@ __all__ = [
     "Hedge",
     "ImagePart",
     "Judge",
+    "Limits",
     "LocalAgent",
     "Message",
     "Metrics",
@@ -108,7 +109,7 @@ _HOMES = {
     "metrics": ("Metrics", "get_metrics"),
     "pacing": ("paced",),
     "request": ("ImagePart", "Message", "TextPart", "Tool"),
-    "scheduler": ("Handle", "MultiAgentScheduler"),
+    "scheduler": ("Handle", "Limits", "MultiAgentScheduler"),
     "task": ("Result", "Task", "Template", "Timeouts"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}

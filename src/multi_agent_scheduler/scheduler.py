@@ -33,6 +33,7 @@ from .plans import Merge, PlanResult, PlanRun, PlanView
 from .records import Failed, Record, Skipped, numbered
 from .recovery import Policy, recovery
 from .runner import Run
+from .scheduling.limits import Limits
 from .scheduling.plan import Plan
 from .scheduling.run_slots import RunSlots
 from .store.base import Store
@@ -45,7 +46,7 @@ from .views import chunks
 from .views.summary import summarise
 from .views.text import TextView
 
-__all__ = ["Handle", "MultiAgentScheduler", "PlanResult", "Task", "Template", "Timeouts"]
+__all__ = ["Handle", "Limits", "MultiAgentScheduler", "PlanResult", "Task", "Template", "Timeouts"]
 
 _DRAIN_SECONDS: Final = 5.0  # how long the end of a stream waits for async event handlers
 
@@ -55,7 +56,9 @@ class MultiAgentScheduler:
 
     ``agents`` maps names to agents (an async generator function is taken as one). ``routes`` maps task types to agent
     names; ``default_agent`` takes the types that it does not name, and is the first agent unless said otherwise.
-    ``store`` is where streams are kept: ``"memory://"`` or a :class:`~multi_agent_scheduler.store.base.Store`. At most
+    ``limits`` maps agent names to :class:`Limits` (Calls at once, requests and tokens in any minute),
+    ``task_type_limits`` task types to the Calls that they may make at once. ``store`` is where streams are kept:
+    ``"memory://"`` or a :class:`~multi_agent_scheduler.store.base.Store`. At most
     ``max_running`` tasks run at once; of those that wait, the one with the highest priority is next, and each level of
     priority is worth half a minute of waiting.
 
@@ -70,6 +73,8 @@ class MultiAgentScheduler:
         store: str | Store = "memory://",
         routes: Mapping[str, str] | None = None,
         default_agent: str | None = None,
+        limits: Mapping[str, Limits] | None = None,
+        task_type_limits: Mapping[str, int] | None = None,
         max_running: int = 1000,
         event_bus: EventBus | None = None,
         metrics: Metrics | None = None,
@@ -82,12 +87,18 @@ class MultiAgentScheduler:
             self._check_agent(name, f"routes[{task_type!r}]")
         if default_agent is not None:
             self._check_agent(default_agent, "default_agent")
+        self._limits = dict(limits or {})
+        for name, limit in self._limits.items():
+            self._check_agent(name, "limits")
+            if not isinstance(limit, Limits):
+                raise InvalidOption(f"limits[{name!r}] must be Limits(...), not {limit!r}")
+        self._type_limits = dict(task_type_limits or {})
         self._default = default_agent or next(iter(self.agents))
         self._store = _opened(store)
         self._bus = event_bus if event_bus is not None else get_event_bus()
         self._metrics = metrics if metrics is not None else get_metrics()
         self._names = {id(agent): name for name, agent in reversed(self.agents.items())}
-        self._gate = Gate()
+        self._gate = Gate(self._limits, task_types=self._type_limits)
         self._slots = RunSlots(max_running)
         self._runs: dict[str, Run] = {}
         self._clock = time.monotonic
@@ -286,7 +297,7 @@ class MultiAgentScheduler:
         agent_name = self._checked(task, agent_name)
         stream_id = os.urandom(16).hex()
         await self._store.submit([self._spec(stream_id, task, agent_name, batch)])
-        run = self._made(task, agent_name, stream_id, Notices(self._bus, self._metrics, task, batch), {})
+        run = self._made(task, agent_name, stream_id, Notices(self._bus, self._metrics, task, batch), {}, "")
         self._enqueue(run, task)
         return run
 
@@ -313,7 +324,7 @@ class MultiAgentScheduler:
         def start(running: PlanRun, task_id: str, texts: Mapping[str, str]) -> None:
             task = plan.task(task_id)
             notices = Notices(self._bus, self._metrics, task, 0, lambda result: running.ended(task_id, result))
-            run = self._made(task, names[task_id], streams[task_id], notices, texts)
+            run = self._made(task, names[task_id], streams[task_id], notices, texts, plan_id)
             run.on_failure = running.broken
             self._enqueue(run, task)
 
@@ -352,7 +363,9 @@ class MultiAgentScheduler:
     ) -> Run:
         """The run that goes on with a stream from an earlier process."""
         known = kept.agent in self.agents
-        run = self._made(kept.task, kept.agent if known else self._default, info.stream_id, notices, texts)
+        run = self._made(
+            kept.task, kept.agent if known else self._default, info.stream_id, notices, texts, info.plan_id or ""
+        )
         left = recovery(self._log_of(info), policy)
         if not known:
             names = ", ".join(sorted(self.agents))
@@ -382,7 +395,10 @@ class MultiAgentScheduler:
             agent.check(agent.request(task.prompt, **task.keywords))
         return agent_name
 
-    def _made(self, task: Task, agent_name: str, stream_id: str, notices: Notices, texts: Mapping[str, str]) -> Run:
+    def _made(
+        self, task: Task, agent_name: str, stream_id: str, notices: Notices, texts: Mapping[str, str], key: str
+    ) -> Run:
+        """A run of a task; ``key`` is who shares its agent's limits fairly with others: its plan, if it has one."""
         agent = self.agents[agent_name]
         return Run(
             self._store,
@@ -390,7 +406,7 @@ class MultiAgentScheduler:
             agent=agent,
             agent_name=agent_name,
             request=lambda: agent.request(task.filled(texts), **task.keywords),
-            context=SchedulerContext(self._gate, self._names, task.timeouts, task=task),
+            context=SchedulerContext(self._gate, self._names, task.timeouts, task=task, key=key),
             watcher=notices,
         )
 
@@ -462,7 +478,7 @@ class MultiAgentScheduler:
             raise WrongLoop("this scheduler belongs to another event loop: make one scheduler for each loop")
         self._loop = loop
         self._runs.clear()  # those of a loop that is no more
-        self._gate = Gate()
+        self._gate = Gate(self._limits, task_types=self._type_limits)
 
 
 class Handle:
