@@ -163,6 +163,29 @@ async def test_a_key_that_the_provider_repeats_is_shown_nowhere(
     assert provider.requests[0].headers["authorization"] == f"Bearer {HIDDEN}"
 
 
+@pytest.mark.parametrize(
+    ("key", "said", "shown"),
+    [
+        (HIDDEN, "x" * 490 + HIDDEN, "x" * 490 + "[redacted]"),  # cut after 10 characters of it
+        ("sk-proj-abcdef/+=tail", "no: sk-proj-abcdef/+=tail.", "no: [redacted]."),  # its begin looks like a key
+    ],
+)
+async def test_not_even_a_part_of_a_repeated_key_is_left(key: str, said: str, shown: str) -> None:
+    async with asked(error_answer(401, {"error": {"message": said}})) as (provider, _):
+        with pytest.raises(AuthenticationError) as raised:
+            await OpenAIAgent(key, base_url=f"{provider.url}/v1").call("Hi")
+    assert raised.value.info.detail == shown
+
+
+async def test_a_key_repeated_as_the_id_of_a_good_answer_is_shown_nowhere(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    async with asked(answer(chat("x"), headers={"x-request-id": f"for {HIDDEN}"})) as (provider, _):
+        agent = OpenAIAgent(HIDDEN, base_url=f"{provider.url}/v1")
+        records = [encode_record(record).decode() async for record in agent.stream("Hi")]
+    assert '"request_id":"for [redacted]"' in records[-2]
+    assert HIDDEN not in "\n".join([*records, caplog.text])
+
+
 async def test_the_log_has_the_address_and_no_secret(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
     async with asked(answer(chat("x"), headers={"x-request-id": "req-3"})) as (provider, _):

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 import msgspec
 
 from ..errors import ErrorInfo, InvalidConfiguration
 
-__all__ = ["Headers", "Secret", "checked_headers", "scrubbed", "secrets_of"]
+__all__ = ["Headers", "Secret", "checked_headers", "scrubbed", "secrets_of", "without"]
 
 
 class Secret:
@@ -38,22 +38,36 @@ class Secret:
 
 
 _SHORTEST: Final = 6  # what is shorter is no key, and would be found inside ordinary words
+_PART: Final = 3  # the same for the begin or the end of a key where only that is left
+_REDACTED: Final = "[redacted]"
 
 
-def scrubbed(info: ErrorInfo, secrets: Iterable[Secret]) -> ErrorInfo:
+def scrubbed(info: ErrorInfo, secrets: Sequence[Secret]) -> ErrorInfo:
     """The error without the keys that were sent, in case the provider repeats one."""
+    changed = {}
+    for name in ("message", "detail", "provider_code", "request_id"):
+        value = getattr(info, name)
+        if value is not None and (clean := without(value, secrets)) != value:
+            changed[name] = clean
+    return msgspec.structs.replace(info, **changed) if changed else info
+
+
+def without(text: str, secrets: Iterable[Secret]) -> str:
+    """The text without the keys, and without what is left of one that was cut."""
     for hidden in secrets:
         secret = hidden.reveal()
-        if len(secret) < _SHORTEST:
-            continue
-        changed = {}
-        for name in ("message", "detail", "provider_code", "request_id"):
-            value = getattr(info, name)
-            if value is not None and secret in value:
-                changed[name] = value.replace(secret, "[redacted]")
-        if changed:
-            info = msgspec.structs.replace(info, **changed)
-    return info
+        if len(secret) >= _SHORTEST:
+            text = _stripped(text.replace(secret, _REDACTED), secret)
+    return text
+
+
+def _stripped(text: str, secret: str) -> str:
+    # By its looks a part of the key may have been taken out before, and a text is cut at its limit, wherever that is.
+    for length in range(len(secret) - 1, _PART - 1, -1):
+        text = text.replace(_REDACTED + secret[-length:], _REDACTED)
+        if text.endswith(secret[:length]):
+            text = text[:-length] + _REDACTED
+    return text
 
 
 _TOKEN: Final = frozenset("!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ")

@@ -19,7 +19,7 @@ from ..wire.decoder import StreamDecoder
 from ..wire.failure import redact
 from .base import Source
 from .connection import BadResponse, ConnectError, Connection, Cut, Origin
-from .credentials import Secret, scrubbed
+from .credentials import Secret, scrubbed, without
 from .pool import Pool
 
 __all__ = ["Exchange", "HttpSource", "answered", "head_of"]
@@ -140,7 +140,7 @@ class HttpSource(Source):
         """Look at the head of the answer; raises AgentError unless the body can be decoded."""
         headers, status = await self._connection.head(), self._connection.status
         request_id = headers.get("x-request-id") or headers.get("request-id") or headers.get("x-goog-request-id")
-        self.request_id = redact(request_id) if request_id else None
+        self.request_id = without(redact(request_id), self._exchange.secrets) if request_id else None
         if 300 <= status < 400:
             where = redact(headers.get("location", "nowhere").partition("?")[0])
             problem = f"the provider redirected the request (to {where}); redirects are not followed: set base_url"
