@@ -114,6 +114,8 @@ class Run:
         """The result, once the terminal is in the log. Cancelling the one who waits changes nothing for the run."""
         if not self.over.done():
             await asyncio.wait({self.over})
+        if self.result is not None and self._store.durable:
+            await self._store.settled()  # what is not kept has not happened
         if self.result is None:
             raise self.failure or StoreError(f"the stream {self.stream_id!r} ended without a result")
         return self.result
@@ -158,7 +160,8 @@ class Run:
     async def _drain(self) -> None:
         assert self._lease is not None
         store, lease, feed, clock = self._store, self._lease, self.summary.feed, self._context.clock
-        before = store.info(self.stream_id).seq  # what the log held before this run: an agent counts from its own start
+        left = self._left
+        before = 0 if left is None else len(left.history) + len(left.prelude)  # an agent counts from its own start
         async with aclosing(self._agent.batches(self._request(), self._context)) as batches:
             async for batch in batches:
                 if before:

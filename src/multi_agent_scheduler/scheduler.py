@@ -36,10 +36,10 @@ from .runner import Run
 from .scheduling.limits import Limits
 from .scheduling.plan import Plan
 from .scheduling.run_slots import RunSlots
+from .store import opened
 from .store.base import Store
 from .store.core import StreamInfo, StreamSpec
 from .store.follow import Follower
-from .store.memory import MemoryStore
 from .submission import Submission, pack, unpack
 from .task import Result, Task, Template, Timeouts
 from .views import chunks
@@ -94,21 +94,24 @@ class MultiAgentScheduler:
                 raise InvalidOption(f"limits[{name!r}] must be Limits(...), not {limit!r}")
         self._type_limits = dict(task_type_limits or {})
         self._default = default_agent or next(iter(self.agents))
-        self._store = _opened(store)
+        self._store = store if isinstance(store, Store) else opened(store)
         self._bus = event_bus if event_bus is not None else get_event_bus()
         self._metrics = metrics if metrics is not None else get_metrics()
         self._names = {id(agent): name for name, agent in reversed(self.agents.items())}
         self._gate = Gate(self._limits, task_types=self._type_limits)
+        self._max_running = max_running
         self._slots = RunSlots(max_running)
         self._runs: dict[str, Run] = {}
         self._clock = time.monotonic
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._opening: asyncio.Lock = asyncio.Lock()
+        self._open = False
         self._to_skip: list[tuple[PlanRun, str, str]] = []
         self._skipping: asyncio.Task[None] | None = None
         self._closed = False
 
     async def __aenter__(self) -> Self:
-        self._bind()
+        await self._ready()
         return self
 
     async def __aexit__(
@@ -200,7 +203,10 @@ class MultiAgentScheduler:
         running = await self._begin_plan(plan)
         running.start()
         try:
-            return await running.wait()
+            results = await running.wait()
+            if self._store.durable:
+                await self._store.settled()
+            return results
         finally:
             await self._left_plan(running)
 
@@ -214,11 +220,11 @@ class MultiAgentScheduler:
         A stream without content runs again as if nothing had been. One with content ends as interrupted, with what came
         kept; in a plan it is reset, visibly, and runs again. :meth:`wait_idle` returns when all of it has ended.
         """
-        self._bind()
-        left = [info for info in self._store.streams() if info.state == "queued" and info.stream_id not in self._runs]
+        await self._ready()
+        queued = self._store.streams(states={"queued"})
+        left = [info for info in queued if info.stream_id not in self._runs]
         for plan_id in dict.fromkeys(info.plan_id for info in left if info.plan_id is not None):
-            mine = [info for info in self._store.streams() if info.plan_id == plan_id]
-            self._resume_plan(plan_id, mine)
+            self._resume_plan(plan_id, self._store.streams(plan_id=plan_id))
         for info in left:
             if info.plan_id is None:
                 kept = unpack(self._store.body(info.stream_id))
@@ -241,6 +247,7 @@ class MultiAgentScheduler:
 
         Leaving changes nothing for the stream. Raises StreamNotFound and CursorError.
         """
+        await self._ready()
         follower = Follower(self._store, stream_id, after)
         while True:
             first = follower.seq + 1
@@ -288,7 +295,7 @@ class MultiAgentScheduler:
             await self._left_plan(running)
 
     async def _begin(self, task: Task, agent_name: str | None, batch: int) -> Run:
-        self._bind()
+        await self._ready()
         if not isinstance(task, Task):
             raise InvalidRequest(f"a task must be a Task, not {type(task).__name__}")
         if task.depends_on:
@@ -306,7 +313,7 @@ class MultiAgentScheduler:
         return StreamSpec(stream_id, task.id, plan_id, body=body)
 
     async def _begin_plan(self, tasks: Iterable[Task]) -> PlanRun:
-        self._bind()
+        await self._ready()
         listed = list(tasks) if isinstance(tasks, Iterable) else [tasks]
         if isinstance(tasks, Task):
             raise PlanError("a plan is a list of tasks: put the one task into a list, or use execute_task()")
@@ -468,6 +475,16 @@ class MultiAgentScheduler:
             self._stop(run.stream_id, "its reader left")
             await run.wait()
 
+    async def _ready(self) -> None:
+        """Belong to this loop, and have the store open in it."""
+        self._bind()
+        if not self._open:
+            async with self._opening:
+                if not self._open:
+                    await self._store.open()
+                    self._store.on_cancel = self._stop
+                    self._open = True
+
     def _bind(self) -> None:
         if self._closed:
             raise StoreClosed("the scheduler is closed")
@@ -477,7 +494,9 @@ class MultiAgentScheduler:
         if self._loop is not None and not self._loop.is_closed():
             raise WrongLoop("this scheduler belongs to another event loop: make one scheduler for each loop")
         self._loop = loop
+        self._opening, self._open = asyncio.Lock(), False
         self._runs.clear()  # those of a loop that is no more
+        self._slots = RunSlots(self._max_running)
         self._gate = Gate(self._limits, task_types=self._type_limits)
 
 
@@ -521,11 +540,3 @@ def _named(agents: Mapping[str, Agent | Callable[..., Any]]) -> dict[str, Agent]
             agent = FunctionAgent(agent, name=name)
         named[name] = agent
     return named
-
-
-def _opened(store: str | Store) -> Store:
-    if isinstance(store, Store):
-        return store
-    if store == "memory://":
-        return MemoryStore()
-    raise InvalidConfiguration(f"store must be 'memory://' or a Store, not {store!r}")
