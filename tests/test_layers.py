@@ -23,7 +23,7 @@ LAYERS: Final = (
     ("blocking", "buffering", "events", "metrics", "pacing", "store"),
     ("agents",),
     ("gate", "notices", "plans", "recovery", "runner", "scheduler", "submission", "worker"),
-    ("cli", "config", "integrations", "planfile", "server", "testing"),
+    ("cli", "config", "conformance", "integrations", "planfile", "server", "testing"),
     ("", "__main__"),
 )
 LAYER_OF: Final = {name: number for number, names in enumerate(LAYERS) for name in names}

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,15 @@ class Archive:
             return self._database.execute(statement, values)
         except DatabaseError as error:
             raise StoreError(error.told(str(self._path))) from None
+
+    @contextmanager
+    def moment(self) -> Iterator[Archive]:
+        """What is read inside is of one moment."""
+        self.query("BEGIN")
+        try:
+            yield self
+        finally:
+            self.query("COMMIT")
 
     # --- streams --------------------------------------------------------------------------------------------------
 

@@ -185,10 +185,14 @@ class OwnerServer:
         """Listen."""
         self._server = await asyncio.start_unix_server(self._connected, sock=bound, limit=_LINE_BYTES)
 
-    async def aclose(self) -> None:
-        """Stop listening, and let go of who is connected."""
+    def close(self) -> None:
+        """Stop listening."""
         if self._server is not None:
             self._server.close()
+
+    async def aclose(self) -> None:
+        """Stop listening, and let go of who is connected."""
+        self.close()
         for task in self._tasks:
             task.cancel()
         if self._tasks:

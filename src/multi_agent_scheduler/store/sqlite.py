@@ -15,25 +15,19 @@ from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-import msgspec
-
 from ..errors import InvalidOption, StoreClosed, StoreError, WrongLoop
 from ..records import TERMINALS, Record, terminal_name
 from .archive import Archive
-from .base import Batch, Log, Store
-from .changes import Fold, Statement, Submit, Trim
+from .base import Log, Store
+from .changes import Statement, Submit, Trim
 from .core import Core, Fenced, Lease, StreamInfo, StreamSpec, StreamState
-from .growing import GrowingLog, Tail, cut_batches
 from .owner import OwnerServer
 from .pack import measure
+from .stored_log import StoredLog
 from .writer import Keeping, Work, Writer
 
 __all__ = ["SQLiteStore"]
 
-_FOLD_RECORDS: Final = 512  # a log's tail goes into a block when it has so many records,
-_FOLD_BYTES: Final = 64 * 1024  # or so many bytes
-_MERGE_RECORDS: Final = 4096  # small blocks become a larger one when they have so many records,
-_MERGE_BYTES: Final = 128 * 1024  # or so many bytes
 _JOURNAL_BYTES: Final = 4 * 1024 * 1024  # the journal is emptied when it has grown so much
 _BEHIND_BYTES: Final = 2 * 1024 * 1024  # more than so much waiting to be committed is too much
 
@@ -79,7 +73,7 @@ class SQLiteStore(Store):
         self._closed = closed
         """Why it cannot be used; None while it can."""
         self._core = Core(max_log_bytes=self._max_log_bytes)
-        self._logs: dict[str, _SQLiteLog] = {}
+        self._logs: dict[str, StoredLog] = {}
         self._submitting: set[str] = set()
         self._next_number = 1
         self._work: Work | None = None
@@ -108,14 +102,18 @@ class SQLiteStore(Store):
             committed=self._committed, stopped=self._stopped,
         )  # fmt: skip
         recovered = await self._writer.open()
+        try:
+            self._archive = Archive(self.path)
+        except StoreError:
+            await loop.run_in_executor(None, self._writer.abandon)
+            raise
         self._reset(None)
-        self._archive = Archive(self.path)
         self._next_number = recovered.next_number
         self._journal_size = recovered.journal_size
-        numbered: dict[int, _SQLiteLog] = {}
+        numbered: dict[int, StoredLog] = {}
         for number, info in recovered.streams:
             self._core.restore(info)
-            numbered[number] = self._logs[info.stream_id] = _SQLiteLog(number, info, self._archive)
+            numbered[number] = self._logs[info.stream_id] = StoredLog(number, info, self._archive)
         for number, at, records in recovered.batches:
             size = measure(records)
             self._core.restore_records(numbered[number].info, len(records), size)
@@ -127,6 +125,7 @@ class SQLiteStore(Store):
 
     async def aclose(self) -> None:
         if self._closed is not None or self._writer is None:
+            await self._release()
             return
         work = self._begun()
         self._fold_all(work)
@@ -135,6 +134,8 @@ class SQLiteStore(Store):
         work.waiters.append(closed)
         self._hand_over()
         self._close(StoreClosed("the store is closed"))
+        if self._archive is not None:
+            self._archive.close()  # the last to close the file must be the writer, which cleans up beside it
         try:
             await closed
         except StoreError:
@@ -148,7 +149,8 @@ class SQLiteStore(Store):
             self._writer.abandon()
         if self._archive is not None:
             self._archive.close()
-        self._server = None
+        if self._server is not None:
+            self._server.close()
         self._close(StoreClosed("the store was abandoned"))
 
     def _close(self, reason: StoreError) -> None:
@@ -224,7 +226,7 @@ class SQLiteStore(Store):
         work.entries.append((log.number, first, len(records), work.at, records))
         work.shown[log] = log.tail.last
         self._journal_size += size
-        if log.unfolded >= _FOLD_RECORDS or log.unfolded_size >= _FOLD_BYTES:
+        if log.is_long:
             log.fold(work)
         if self._journal_size >= _JOURNAL_BYTES:
             self._fold_all(work)
@@ -289,7 +291,7 @@ class SQLiteStore(Store):
         if log is not None:
             return log
         number, info = self._disk.info(stream_id)
-        return _SQLiteLog(number, info, self._disk)
+        return StoredLog(number, info, self._disk)
 
     # --- inside ---------------------------------------------------------------------------------------------------
 
@@ -377,7 +379,7 @@ class SQLiteStore(Store):
             assert self._archive is not None
             infos = self._core.submit(submit.specs, submit.now)
             for number, info in zip(submit.numbers, infos, strict=True):
-                self._logs[info.stream_id] = _SQLiteLog(number, info, self._archive)
+                self._logs[info.stream_id] = StoredLog(number, info, self._archive)
         if submit.done.done():  # nobody waits any more
             return
         if submit.refused is None:
@@ -385,7 +387,7 @@ class SQLiteStore(Store):
         else:
             submit.done.set_exception(submit.refused)
 
-    def _ended(self, log: _SQLiteLog) -> None:
+    def _ended(self, log: StoredLog) -> None:
         """From now on it is on disk alone; who reads it has the log itself."""
         stream_id = log.info.stream_id
         del self._logs[stream_id]
@@ -407,97 +409,3 @@ class SQLiteStore(Store):
         first = (self.on_cancel or self.cancel)(stream_id, reason)
         await self.settled()
         return first
-
-
-class _SQLiteLog(GrowingLog):
-    """A log: its newest records in memory while it grows, everything else on disk."""
-
-    __slots__ = ("_archive", "_fragments", "_merged", "_shown", "info", "number", "tail", "unfolded", "unfolded_size")
-
-    def __init__(self, number: int, info: StreamInfo, archive: Archive) -> None:
-        super().__init__()
-        self.number = number
-        self.info = info  # the core's own while the stream lives
-        self.tail = Tail(info.seq)
-        self.unfolded = 0  # records of the tail for which there is no block yet
-        self.unfolded_size = 0
-        self._shown = info.seq
-        self._archive = archive
-        # What came in small blocks since the last large one: from which seq, how many bytes.
-        self._merged = info.seq
-        self._fragments = 0
-
-    # --- growing --------------------------------------------------------------------------------------------------
-
-    def add(self, records: Sequence[Record], at: int, size: int) -> None:
-        """Records that are not to be shown yet."""
-        self.tail.add(records, at)
-        self.unfolded += len(records)
-        self.unfolded_size += size
-
-    def restore(self, records: Sequence[Record], at: int, size: int) -> None:
-        """Records from the journal of an earlier process."""
-        self.add(records, at, size)
-        self._shown = self.tail.last
-
-    def fold(self, work: Work, *, final: bool = False) -> None:
-        """Put into blocks what is in none yet, and make larger ones of small ones when it is time, or at the end."""
-        last = self.tail.last
-        after = last - self.unfolded
-        stretch = self.tail.stretch(after, last)
-        assert stretch is not None
-        self._fragments += self.unfolded_size
-        merge = final or last - self._merged >= _MERGE_RECORDS or self._fragments >= _MERGE_BYTES
-        work.changes.append(Fold(self.number, after, stretch, self.unfolded_size, self._merged if merge else None))
-        if not final:
-            work.changes.append(
-                Statement("UPDATE streams SET seq = ?, size = ? WHERE number = ?", last, self.info.size, self.number)
-            )
-        work.folded.append((self, last))
-        self.unfolded = self.unfolded_size = 0
-        if merge:
-            self._merged, self._fragments = last, 0
-
-    def show(self, last: int) -> None:
-        """Everything up to ``last`` is kept for good."""
-        self._shown = last
-        self.wake()
-
-    def folded_through(self, last: int) -> None:
-        """Everything up to ``last`` can be read from blocks."""
-        if not self.ended:  # at the end the tail stays for those who are about to read it
-            self.tail.drop(last)
-
-    # --- reading --------------------------------------------------------------------------------------------------
-
-    @property
-    def shown(self) -> int:
-        return self._shown
-
-    @property
-    def ended(self) -> bool:
-        return self.info.ended and self._shown >= self.info.seq
-
-    def visible(self) -> StreamInfo:
-        """The stream as a reader may see it."""
-        info = msgspec.structs.replace(self.info, seq=self._shown)
-        if info.ended and not self.ended:
-            info.state, info.ended_at = "running", None
-        return info
-
-    def read(self, after: int) -> Sequence[Record]:
-        if after >= self._shown:
-            if not self.ended:
-                self.check()
-            return ()
-        found = self.tail.since(after, self._shown)
-        return self._archive.read(self.number, self.info.stream_id, after) if found is None else found
-
-    def batches(self, after: int) -> Sequence[Batch]:
-        if after >= self._shown:
-            self.read(after)  # raises what there is to raise
-            return ()
-        found = self.tail.stretch(after, self._shown)
-        if found is None:
-            found = self._archive.stretch(self.number, self.info.stream_id, after)
-        return cut_batches(found)
