@@ -8,10 +8,10 @@ from collections.abc import AsyncGenerator, Callable
 from typing import Final
 
 from ..errors import CallerError, StoreError
-from ..records import TERMINALS, Failed, Interrupted, Terminal, is_content
+from ..records import Failed, Interrupted, Terminal, is_content
 from ..request import Request
 from .base import Agent, Batch
-from .composite import broken, mistaken, unfinished
+from .composite import Lane, Output, broken, mistaken, unfinished
 from .context import Context
 
 __all__ = ["Flight"]
@@ -21,21 +21,19 @@ _log = logging.getLogger(__name__)
 _AHEAD: Final = 64
 """Batches that the fastest reader may be behind before the agent is read no further."""
 
-_ENDS: Final = frozenset(TERMINALS)
-
 
 class Flight:
     """Reads an agent in a task of its own, for as long as there is a reader.
 
-    ``batches`` is what has come so far and ``times`` when, in seconds from the start; the last batch of all ends in the
-    ``terminal``. ``landed`` is called once, as soon as it is over: by itself, or because the last reader has left.
+    ``batches`` is what has come so far and ``times`` when, in seconds from the start; the last batch of all ends in
+    the ``terminal``. ``landed`` is called once, as soon as it is over: by itself, or because the last reader has left.
     """
 
     def __init__(self, agent: Agent, request: Request, ctx: Context, landed: Callable[[Flight], None]) -> None:
         self.batches: list[Batch] = []
         self.times: list[float] = []
         self.content = False
-        self.terminal: Terminal | None = None
+        self._lane = Lane(Output(ctx), "open")  # ends the Calls of an agent that breaks down
         self._agent = agent
         self._landed = landed
         self._over = False
@@ -47,6 +45,10 @@ class Flight:
         self._began = self._loop.time()
         self._task = self._loop.create_task(self._read(request, ctx), name=f"agent {agent.name}")
         self._task.add_done_callback(_seen)
+
+    @property
+    def terminal(self) -> Terminal | None:
+        return self._lane.terminal
 
     @property
     def died(self) -> bool:
@@ -89,38 +91,40 @@ class Flight:
         stream = self._agent.batches(request, ctx)
         try:
             async for batch in stream:
-                self._put(batch)
+                self._take(batch)
                 if self._over:
                     return
                 if self._behind():
                     self._room = self._loop.create_future()
                     await self._room
-            self._put((unfinished(self._agent),))
+            self._take((unfinished(self._agent),))
         except CallerError as error:
             if self.batches:
-                self._put((mistaken(error),))
+                self._take((mistaken(error),))
             else:
                 self._fail(error)
         except StoreError as error:
             self._fail(error)
         except asyncio.CancelledError:
-            self._put((unfinished(self._agent),))  # unless the last reader has left, nobody here has cancelled it
+            self._take((unfinished(self._agent),))  # unless the last reader has left, nobody here has cancelled it
             raise
         except Exception:  # noqa: BLE001 - whatever a broken agent raises must not leave its readers waiting
-            self._put((broken(self._agent),))
+            self._take((broken(self._agent),))
         finally:
             await stream.aclose()
 
-    def _put(self, batch: Batch) -> None:
+    def _take(self, batch: Batch) -> None:
         if self._over:
             return
+        batch = self._lane.take(batch)
+        terminal = self._lane.terminal
+        if terminal is not None:
+            batch = [*batch, *self._lane.end(), terminal]
         self.batches.append(batch)
         self.times.append(self._loop.time() - self._began)
         if not self.content and any(map(is_content, batch)):
             self.content = True
-        last = batch[-1]
-        if type(last) in _ENDS:
-            self.terminal = last  # type: ignore[assignment]
+        if terminal is not None:
             self._end()
         else:
             self._tell()
