@@ -176,6 +176,7 @@ class Model:
         """Close and open anew: nothing is lost."""
         if self._place.durable:
             await self.store.aclose()
+            await self.store.settled()
             self.store = await self._place.store()
             for stream in self._streams.values():
                 self._lost_lease(stream)

@@ -208,7 +208,7 @@ class Merge:
         """Read this stream too, from behind seq ``after``; ``name`` comes back with its records."""
         part = _Part(self, name, Follower(self._store, stream_id, after))
         self._parts[stream_id] = part
-        part.subscribe(self._store.log(stream_id).subscribe)
+        part.follower.subscribe(part.grew)
         part.grew()
 
     async def next(self) -> tuple[str, int, Sequence[Record]]:
@@ -235,7 +235,7 @@ class Merge:
     def drop(self, stream_id: str) -> None:
         """Do not read this stream any more."""
         part = self._parts.pop(stream_id)
-        self._store.log(stream_id).unsubscribe(part.grew)
+        part.follower.unsubscribe(part.grew)
 
     def close(self) -> None:
         """Leave all streams."""
@@ -256,9 +256,6 @@ class _Part:
         self.name = name
         self.follower = follower
         self.waiting = False
-
-    def subscribe(self, subscribe: Callable[[Callable[[], None]], None]) -> None:
-        subscribe(self.grew)
 
     def grew(self) -> None:
         if not self.waiting:

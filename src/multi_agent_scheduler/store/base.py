@@ -126,7 +126,10 @@ class Store(ABC):
 
     @abstractmethod
     async def settled(self) -> None:
-        """Return when everything that was done until now is kept for good. Raises StoreClosed if it never will be."""
+        """Return when everything that was done until now is kept for good; at once if the store was closed in order.
+
+        Raises StoreClosed if it never will be.
+        """
 
     @abstractmethod
     def cancel(self, stream_id: str, reason: str) -> bool:

@@ -93,7 +93,7 @@ class MemoryStore(Store):
         return
 
     async def settled(self) -> None:
-        self._check_open()
+        return
 
     def cancel(self, stream_id: str, reason: str) -> bool:
         return self._core.cancel(stream_id, reason)

@@ -72,6 +72,7 @@ class SQLiteStore(Store):
     def _reset(self, closed: StoreError | None) -> None:
         self._closed = closed
         """Why it cannot be used; None while it can."""
+        self._all_kept = False  # it was closed in order
         self._core = Core(max_log_bytes=self._max_log_bytes)
         self._logs: dict[str, StoredLog] = {}
         self._submitting: set[str] = set()
@@ -138,6 +139,7 @@ class SQLiteStore(Store):
             self._archive.close()  # the last to close the file must be the writer, which cleans up beside it
         try:
             await closed
+            self._all_kept = True
         except StoreError:
             pass  # it stopped first: those who wait were told, and there is nothing left to close
         finally:
@@ -262,6 +264,8 @@ class SQLiteStore(Store):
             await room
 
     async def settled(self) -> None:
+        if self._all_kept:
+            return
         self._check_open()
         if self._work is not None or self._in_flight:
             settled = self._waiting()
