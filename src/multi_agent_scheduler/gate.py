@@ -12,6 +12,7 @@ import msgspec
 from .agents.base import Agent
 from .agents.context import Context, Permit
 from .errors import ErrorInfo, RequestOverLimit
+from .metrics import Metrics
 from .scheduling.admission import Admission, Answer, Ticket
 from .scheduling.limits import Limits
 from .task import Task, Timeouts
@@ -147,13 +148,19 @@ class SchedulerContext(Context):
         *,
         task: Task | None = None,
         key: str = "",
+        metrics: Metrics | None = None,
     ) -> None:
         super().__init__(timeouts=timeouts)
+        self._metrics = metrics
         self._gate = gate
         self._names = names
         self._task_type = "general" if task is None else task.task_type
         self._priority = 0 if task is None else task.priority
         self._key = key
+
+    def count(self, name: str) -> None:
+        if self._metrics is not None:
+            self._metrics.counter(name).inc()
 
     def name_of(self, agent: Agent) -> str:
         return self._names.get(id(agent), agent.name)

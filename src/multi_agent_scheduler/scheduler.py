@@ -413,7 +413,7 @@ class MultiAgentScheduler:
             agent=agent,
             agent_name=agent_name,
             request=lambda: agent.request(task.filled(texts), **task.keywords),
-            context=SchedulerContext(self._gate, self._names, task.timeouts, task=task, key=key),
+            context=SchedulerContext(self._gate, self._names, task.timeouts, task=task, key=key, metrics=self._metrics),
             watcher=notices,
         )
 

@@ -15,6 +15,7 @@ from multi_agent_scheduler import (
     Failover,
     ImagePart,
     Message,
+    Metrics,
     MultiAgentScheduler,
     Retry,
     Task,
@@ -92,10 +93,14 @@ async def test_every_way_of_asking_finds_it() -> None:
     assert (await cached.call("Hi")).cached is False
     assert [chunk async for chunk in cached.call_stream("Hi")] == ["Hel", "lo"]
     assert (await cached.call("Hi")).cached is True
-    async with MultiAgentScheduler({"cached": cached}) as scheduler:
+    metrics = Metrics()
+    async with MultiAgentScheduler({"cached": cached}, metrics=metrics) as scheduler:
         items = [item async for item in scheduler.execute_task_stream(Task("t", "Hi"))]
+        assert (await scheduler.execute_task(Task("t", "Ho"))).cached is False
     assert items[-1]["cached"] is True
-    assert len(agent.requests) == 1
+    counters: Any = metrics.get_all_stats()["counters"]
+    assert (counters["cache.hits"], counters["cache.misses"]) == (1, 1)
+    assert len(agent.requests) == 2
 
 
 SAME: dict[str, Any] = {"prompt": "Hi", "temperature": 1.0, "extra": {"b": 1, "a": 2}, "tools": [Tool("t")]}
