@@ -172,12 +172,12 @@ class Writer:
 
     def _serve(self, database: Database) -> list[Work]:
         """Commit until it is closed (what the closing has to tell is the answer) or abandoned."""
-        queue, busy = self._queue, True
+        queue, patience = self._queue, float(_IDLE_SECONDS)
         while True:
             try:
-                work = queue.get(timeout=_IDLE_SECONDS if busy else self._nap())
+                work = queue.get(timeout=patience)
             except Empty:
-                busy = self._tidy(database)
+                patience = 0.0 if self._tidy(database) else self._nap()
                 continue
             works = [] if work is None else [work]
             while work is not None:
@@ -190,7 +190,7 @@ class Writer:
             if work is None:
                 return []
             self._commit(database, works)
-            busy = True
+            patience = _IDLE_SECONDS
             if works[-1].closing:
                 while self._tidy(database):
                     pass
@@ -224,8 +224,9 @@ class Writer:
 
     # --- tidying up -----------------------------------------------------------------------------------------------
 
-    def _nap(self) -> float | None:
-        return None if self._keeping.seconds is None else max(_RETIRE_SECONDS, min(60.0, self._keeping.seconds / 4))
+    def _nap(self) -> float:
+        """How long to wait for work when there is nothing to tidy up: until streams may have become too old."""
+        return 3600.0 if self._keeping.seconds is None else max(_RETIRE_SECONDS, min(60.0, self._keeping.seconds / 4))
 
     def _due(self) -> bool:
         return self._keeping != (None, None) and time.monotonic() - self._retired_at >= _RETIRE_SECONDS
