@@ -23,8 +23,8 @@ class ScriptedAgent(LeafAgent):
     """Plays its script in every Call: each text, record or batch of records is one batch of the stream.
 
     An :class:`asyncio.Event` is waited for; an exception is raised (an :class:`ErrorInfo` wrapped by
-    :func:`~multi_agent_scheduler.errors.agent_error` is a provider's failure; any other is a bug in the agent). A script
-    that ends without a terminal record is followed by ``Completed("stop")``.
+    :func:`~multi_agent_scheduler.errors.agent_error` is a provider's failure; any other is a bug in the agent). A
+    script that ends without a terminal record is followed by ``Completed("stop")``.
 
     ``requests`` holds every request that came, ``closed`` counts the Calls that were closed, ``running`` those open.
     """

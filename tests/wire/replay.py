@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import random
 import re
@@ -59,7 +60,7 @@ def splits(body: bytes, *, seed: int = 0, rounds: int = 5) -> Iterator[list[byte
     for _ in range(rounds):
         cuts = sorted(rng.randrange(len(body) + 1) for _ in range(rng.randrange(1, 30)))
         edges = [0, *cuts, len(body)]
-        yield [body[a:b] for a, b in zip(edges, edges[1:], strict=False)]
+        yield [body[a:b] for a, b in itertools.pairwise(edges)]
 
 
 def respellings(body: bytes) -> Iterator[bytes]:

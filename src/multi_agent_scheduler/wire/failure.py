@@ -46,7 +46,9 @@ SENTENCES: Final[dict[str, str]] = {
     "protocol_error": "the provider sent something that its protocol does not allow",
 }
 
-RETRYABLE: Final = frozenset({"rate_limit_error", "overloaded_error", "server_error", "timeout_error", "connection_error"})
+RETRYABLE: Final = frozenset(
+    {"rate_limit_error", "overloaded_error", "server_error", "timeout_error", "connection_error"}
+)
 
 # What providers call their errors, in error objects and error events.
 _BY_NAME: Final[dict[str, str]] = {
@@ -111,7 +113,7 @@ def from_status(status: int) -> str:
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:
-    """Seconds from ``retry-after-ms`` or ``retry-after`` (RFC 9110, 10.2.3; the date form needs a clock: left out here).
+    """Seconds from ``retry-after-ms`` or ``retry-after`` (RFC 9110, 10.2.3; its date form needs a clock).
 
     ``headers`` has lower-case names. Negative and unreadable values give None.
     """
