@@ -15,7 +15,7 @@ import struct
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from types import TracebackType
-from typing import Any, Final, Self, TypeAlias
+from typing import Any, Final, Self, TypeAlias, cast
 
 __all__ = [
     "Peer",
@@ -160,9 +160,8 @@ class Peer(asyncio.Protocol):
         self._plays: asyncio.Task[None] | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self.transport = transport
-        transport.set_write_buffer_limits(64 * 1024)
+        self.transport = cast("asyncio.Transport", transport)
+        self.transport.set_write_buffer_limits(64 * 1024)
         self.provider.peers.append(self)
 
     def connection_lost(self, exc: Exception | None) -> None:

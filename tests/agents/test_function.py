@@ -319,3 +319,12 @@ async def test_a_failed_stream_ends_in_one_terminal() -> None:
 
     records = await records_of(FunctionAgent(breaks))
     assert [type(record) for record in records] == [CallStarted, CallEnded, FailedRecord]
+
+
+async def test_an_emoji_cut_in_two_by_an_sdk_is_whole_and_a_half_that_stands_alone_is_replaced() -> None:
+    async def halves(prompt: str) -> AsyncIterator[str]:
+        for piece in ("a\ud83d", "\ude00b\ud83d", "\ude00", "\udc00", "c\ud83dd", "\ud83d"):
+            yield piece
+
+    pieces = [piece async for piece in FunctionAgent(halves).call_stream("Hi")]
+    assert pieces == ["a", "😀b", "😀", "\ufffd", "c\ufffdd", "\ufffd"]

@@ -279,11 +279,13 @@ class Connection(asyncio.BufferedProtocol):
         if transport is None or self._lost:
             return
         opened = transport.get_extra_info("socket")
-        if opened is not None:
+        if opened is not None and opened.fileno() >= 0:
             # abort() closes in the loop's next round, and a process that was forked off may hold the socket open:
-            # this ends the connection at once, and for all of them.
-            with suppress(OSError, TypeError):  # not connected any more; uvloop's sockets have no shutdown
-                opened.shutdown(socket.SHUT_RDWR)
+            # this ends the connection at once, and for all of them. (uvloop's sockets have no shutdown of their own.)
+            plain = socket.socket(fileno=opened.fileno())
+            with suppress(OSError):  # not connected any more
+                plain.shutdown(socket.SHUT_RDWR)
+            plain.detach()
         transport.abort()
 
     def drop_body(self) -> None:
