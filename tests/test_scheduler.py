@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from multi_agent_scheduler.agents import FunctionAgent
 from multi_agent_scheduler.errors import (
     CallerError,
     CursorError,
@@ -105,6 +106,31 @@ async def test_draining_is_the_same_stream() -> None:
     assert isinstance(records[0], CallStarted)
     assert isinstance(records[-2], CallEnded)
     assert isinstance(records[-1], Completed)
+
+
+async def test_an_agent_that_raises_what_closes_generators_does_not_hang_its_reader() -> None:
+    async def confused(prompt: str) -> AsyncIterator[str]:
+        yield "part"
+        raise GeneratorExit
+
+    async with House(FunctionAgent(confused, name="confused")) as house:
+        *_, last = await house.dicts(Task("t", "Hi"))
+    assert (last["state"], last["result"]) == ("failed", "part")
+
+
+@pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit])
+def test_a_program_that_is_ended_from_inside_an_agent_has_a_terminal_all_the_same(
+    kind: type[BaseException], caplog: pytest.LogCaptureFixture
+) -> None:
+    async def ending(prompt: str) -> AsyncIterator[str]:
+        yield "part"
+        raise kind
+
+    scheduler = MultiAgentScheduler({"ending": ending}, event_bus=EventBus(), metrics=Metrics())
+    with pytest.raises(kind):
+        asyncio.run(scheduler.execute_task(Task("t", "Hi")))
+    assert [info.state for info in scheduler.streams()] == ["interrupted"]
+    assert not caplog.records
 
 
 @pytest.mark.parametrize(

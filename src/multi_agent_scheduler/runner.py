@@ -9,7 +9,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Sequence
 from contextlib import aclosing
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 __all__ = ["Run", "Watcher"]
 
 _log = logging.getLogger(__name__)
+
+_ENDED: Final = "the run was ended from outside"
 
 
 class Watcher:
@@ -80,8 +82,9 @@ class Run:
         self._task = asyncio.get_running_loop().create_task(self._execute(), name=f"stream {self.stream_id}")
 
         def over(task: asyncio.Task[None]) -> None:
-            if not task.cancelled() and task.exception() is not None:
-                _log.error("stream %s could not be finished", self.stream_id, exc_info=task.exception())
+            error = None if task.cancelled() else task.exception()
+            if error is not None and self.result is None:
+                _log.error("stream %s could not be finished", self.stream_id, exc_info=error)
             done(self)
             if not self.over.done():
                 self.over.set_result(None)
@@ -139,9 +142,12 @@ class Run:
             self._finish((), Failed(ErrorInfo("invalid_request_error", str(error))))
         except StoreError:
             raise  # nothing more can be written
-        except Exception:  # noqa: BLE001 - a bug in an agent must end its stream, not hang its readers
+        except (Exception, GeneratorExit):  # noqa: BLE001 - a bug in an agent must end its stream, not hang its readers
             _log.exception("the agent %s broke down in stream %s", self.agent_name, self.stream_id)
             self._finish((), Failed(ErrorInfo("internal_error", "the agent broke down; the log has the details")))
+        except BaseException:  # KeyboardInterrupt, SystemExit: the program is going down
+            self._finish((), Interrupted(ErrorInfo("interrupted", _ENDED, retryable=True)))
+            raise
 
     def _recover(self) -> bool:
         """Go on where an earlier run died; true if that is the end of it."""
@@ -187,7 +193,7 @@ class Run:
                 task.uncancel()
             return
         # Nobody asked to stop this stream: the loop is going down under it.
-        self._finish((), Interrupted(ErrorInfo("interrupted", "the run was ended from outside", retryable=True)))
+        self._finish((), Interrupted(ErrorInfo("interrupted", _ENDED, retryable=True)))
         raise asyncio.CancelledError
 
     def _finish(self, records: Sequence[Record], terminal: Terminal) -> None:

@@ -109,6 +109,7 @@ class _FunctionSource(Source):
         self._task: asyncio.Task[Any] | None = None
         self._cancels = 0  # that the task had been asked for before the one of a time limit
         self._failure: ErrorInfo | None = None
+        self._half = ""  # the first half of a surrogate pair, whose second is to come
 
     async def next(self) -> Sequence[Record]:
         self._task = asyncio.current_task()
@@ -116,7 +117,7 @@ class _FunctionSource(Source):
             item = await self._items.__anext__()
         except StopAsyncIteration:
             self._check_limit()
-            return [Completed("stop")]
+            return [*self._text("", last=True), Completed("stop")]
         except asyncio.CancelledError:
             self._check_limit()
             raise
@@ -130,11 +131,22 @@ class _FunctionSource(Source):
             self._task = None
         self._check_limit()
         if isinstance(item, str):
-            return [Text(item)] if item else []
+            return self._text(item) if self._half or not item.isascii() else [Text(item)] if item else []
         if isinstance(item, Record):
             return [item]
         problem = f"{self._name} gave {_article(item)}; an agent gives str or records"
         raise agent_error(ErrorInfo("agent_error", problem))
+
+    def _text(self, piece: str, *, last: bool = False) -> list[Record]:
+        """The piece with whole characters only: SDKs hand on what a sender cut between two halves of an emoji."""
+        piece, self._half = self._half + piece, ""
+        try:
+            piece.encode()
+        except UnicodeEncodeError:
+            if not last and "\ud800" <= piece[-1] <= "\udbff":
+                piece, self._half = piece[:-1], piece[-1]
+            piece = piece.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+        return [Text(piece)] if piece else []
 
     def fail(self, info: ErrorInfo) -> None:
         if self._task is not None and self._failure is None:
