@@ -116,6 +116,7 @@ class LocalAgent(LeafAgent):
         self.max_concurrent = slots if chosen.max_concurrent is None else chosen.max_concurrent
         self._defaults = chosen.defaults
         self._given = (model_path, slots, context, threads)
+        self._found: _Settings | None = None
 
     def __repr__(self) -> str:
         return f"LocalAgent(model={self.model!r})"
@@ -124,7 +125,7 @@ class LocalAgent(LeafAgent):
     def model(self) -> str:
         """The model's name, as its file says it; "" if there is no file."""
         try:
-            return _Settings.of(*self._given).model
+            return self._settings().model
         except InvalidConfiguration:
             return ""
 
@@ -132,10 +133,15 @@ class LocalAgent(LeafAgent):
     def missing(self) -> str | None:
         """What is missing before this agent can be used, as a sentence; None if nothing is."""
         try:
-            _Settings.of(*self._given)
+            self._settings()
         except InvalidConfiguration as error:
             return str(error)
         return None
+
+    def _settings(self) -> _Settings:
+        if self._found is None:
+            self._found = _Settings.of(*self._given)
+        return self._found
 
     def request(self, prompt: Prompt, **options: Any) -> Request:
         defaults = self._defaults
@@ -151,7 +157,7 @@ class LocalAgent(LeafAgent):
         return self.model
 
     def _prepare(self, request: Request) -> tuple[_Settings, bytes]:
-        settings = _Settings.of(*self._given)
+        settings = self._settings()
         if request.model is not None and request.model != settings.model:
             raise InvalidRequest(
                 f"model: this agent runs {settings.model!r}, not {request.model!r}; for another model give its file: "
