@@ -22,6 +22,7 @@ examples:
   mas demo                                      three agents at once, with no key
   mas ask "Explain Python async"                the first agent that can be used answers
   git diff | mas ask -a claude -s "Review it"   standard input is the prompt
+  mas run plan.yaml                             many tasks, one after the other or at once
   mas doctor                                    which agents can be used, and what is missing
 
 MAS_CONFIG names a mas.toml; MAS_DEBUG=1 shows the log, and where an error comes from.
@@ -36,6 +37,23 @@ examples:
 The answer goes to stdout and nothing else does; a line about it goes to stderr. Ctrl-C stops the provider and keeps
 what came.
 """
+_RUN_EXAMPLES: Final = """\
+examples:
+  mas run plan.yaml
+  mas run plan.toml --agent claude --store sqlite:///bees.db
+
+A plan has tasks, each with an id and a prompt (sent as it is) or a template (${ID} is what that task wrote):
+
+  tasks:
+    - id: facts
+      prompt: List three facts about bees.
+    - id: page
+      template: "Write a page from these facts: ${facts}"
+      depends_on: [facts]
+
+Ctrl-C stops every task. A run that died is another matter: mas resume goes on with that.
+"""
+_STORE_HELP: Final = "sqlite:///FILE; default: $MAS_STORE, or mas.db in your data folder"
 _DOCTOR_NOTE: Final = (
     "Asks nobody anything: only what is installed and set is looked at. Exit code 1 if no agent can be used."
 )
@@ -136,6 +154,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.set_defaults(command=None)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
     _add_ask(commands)
+    _add_run(commands)
     _add_doctor(commands)
     _add_demo(commands)
     return parser
@@ -168,6 +187,30 @@ def _add_ask(commands: argparse._SubParsersAction[_Parser]) -> None:
         return command.run(parsed)
 
     ask.set_defaults(command=run)
+
+
+def _add_run(commands: argparse._SubParsersAction[_Parser]) -> None:
+    run_plan = commands.add_parser(
+        "run",
+        help="run a plan of tasks from a file",
+        description="Run a plan of tasks from a file, and watch what each of them says.",
+        epilog=_RUN_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    run_plan.add_argument("plan", metavar="PLAN", help="a file that ends in .yaml, .toml or .json")
+    run_plan.add_argument(
+        "--agent", "-a", metavar="NAME", help="the agent of tasks that name none; default: the first usable"
+    )
+    run_plan.add_argument("--store", metavar="URL", help=_STORE_HELP)
+    run_plan.add_argument("--config", metavar="FILE", help=_CONFIG_HELP)
+
+    def run(parsed: argparse.Namespace) -> int:
+        from . import run as command
+
+        return command.run(parsed)
+
+    run_plan.set_defaults(command=run)
 
 
 def _add_doctor(commands: argparse._SubParsersAction[_Parser]) -> None:

@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 import msgspec
 
 if TYPE_CHECKING:
-    from rich.console import Console, Group
+    from rich.console import Console, Group, RenderableType
     from rich.panel import Panel
     from rich.table import Table
 
-__all__ = ["Lane", "Screen", "fitting", "rich_installed", "save_picture"]
+__all__ = ["Lane", "Screen", "fitting", "rich_installed", "save_picture", "terminal"]
 
 _FRAMES: Final = 12  # pictures a second
 _LINE: Final = 88  # characters of a plain line, about
@@ -72,15 +72,19 @@ class Lane(msgspec.Struct):
         reason = self.final["stop_reason"]
         return self.final["error"] or (f"{self.final['state']} ({reason})" if reason else self.final["state"])
 
+    @property
+    def rate(self) -> str:
+        """Chunks in a second, from the first to the last."""
+        seconds = self.last - self.first
+        return f"{(self.count - 1) / seconds:.0f}" if self.count > 1 and seconds > 0 else "-"
+
     def figures(self) -> tuple[str, ...]:
         """One text for each of the headings."""
         final = self.final or {}
         usage = final.get("usage") or {}
-        seconds = self.last - self.first
-        rate = f"{(self.count - 1) / seconds:.0f}" if self.count > 1 and seconds > 0 else "-"
         ttft = final.get("ttft")
         tokens = str(usage.get("output_tokens") or "-")
-        return self.name, self.protocol, "-" if ttft is None else f"{ttft:.2f} s", rate, tokens, self.ended
+        return self.name, self.protocol, "-" if ttft is None else f"{ttft:.2f} s", self.rate, tokens, self.ended
 
 
 class Screen(Protocol):
@@ -108,7 +112,8 @@ class Screen(Protocol):
 class Plain:
     """Lines for a pipe or a log: each line of an answer as soon as it is whole, behind its agent's name."""
 
-    def __init__(self) -> None:
+    def __init__(self, headings: Sequence[str] = _HEADINGS) -> None:
+        self._headings = headings
         self._written: dict[str, int] = {}
 
     def note(self, text: str) -> None:
@@ -137,7 +142,7 @@ class Plain:
         pass
 
     def table(self, lanes: Sequence[Lane]) -> None:
-        rows = [_HEADINGS, *(lane.figures() for lane in lanes)]
+        rows = [tuple(self._headings), *(lane.figures() for lane in lanes)]
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
         self.note("\n".join(["", *lines, ""]))
@@ -153,10 +158,11 @@ class Plain:
 class Live:
     """Three panels that fill up, on a terminal."""
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: Console, headings: Sequence[str] = _HEADINGS) -> None:
         from rich.live import Live as View
 
         self._console = console
+        self._headings = headings
         self._lanes: Sequence[Lane] = ()
         self._view = View(console=console, refresh_per_second=_FRAMES, get_renderable=self._render)
 
@@ -175,7 +181,7 @@ class Live:
 
     def table(self, lanes: Sequence[Lane]) -> None:
         if self._console.width >= _NARROW:
-            self._console.print(_table(lanes))
+            self._console.print(_table(lanes, self._headings))
             return
         for lane in lanes:
             name, protocol, first, rate, tokens, ended = lane.figures()
@@ -184,7 +190,7 @@ class Live:
     def restore(self) -> None:
         os.write(sys.stdout.fileno(), b"\x1b[?25h\n")  # the cursor, which is hidden while the panels move
 
-    def _render(self) -> Group:
+    def _render(self) -> RenderableType:
         # All of it has to fit on the screen, or it could not be drawn anew.
         room = (self._console.height - 1) // max(1, len(self._lanes)) - _FRAME_LINES
         return _panels(self._console, self._lanes, max(1, min(_MOST_LINES, room)))
@@ -215,12 +221,12 @@ def _panel(console: Console, lane: Lane, lines: int) -> Panel:
     )
 
 
-def _table(lanes: Sequence[Lane]) -> Table:
+def _table(lanes: Sequence[Lane], headings: Sequence[str] = _HEADINGS) -> Table:
     from rich.table import Table
     from rich.text import Text
 
     table = Table(header_style="bold")
-    for heading in _HEADINGS:
+    for heading in headings:
         table.add_column(heading, justify="right" if heading in ("first chunk", "chunks/s", "tokens") else "left")
     for lane in lanes:
         *figures, ended = lane.figures()
@@ -235,14 +241,20 @@ def rich_installed() -> bool:
 
 def fitting() -> Screen:
     """The screen that suits standard output."""
+    console = terminal()
+    return Plain() if console is None else Live(console)
+
+
+def terminal() -> Console | None:
+    """Standard output as a terminal on which lines can be drawn anew; None if it is none."""
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # what its encoding does not have is no reason to stop
     if not sys.stdout.isatty() or not rich_installed():
-        return Plain()
+        return None
     from rich.console import Console
 
     console = Console()
-    return Plain() if console.is_dumb_terminal else Live(console)
+    return None if console.is_dumb_terminal else console
 
 
 def save_picture(file: str, lanes: Sequence[Lane]) -> None:

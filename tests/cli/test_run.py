@@ -1,0 +1,209 @@
+"""``mas run``: plans from files, over scripted providers."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import re
+import signal
+from pathlib import Path
+
+import pytest
+
+from multi_agent_scheduler.cli import place
+from multi_agent_scheduler.cli.board import LiveBoard, TaskLane
+from multi_agent_scheduler.store.reader import SQLiteReader
+from tests.agents.server import Provider, answer, chat, chat_event, chunk, head
+from tests.cli.commands import Terminal, agent_table, mas, process
+
+PLAN = {
+    "tasks": [
+        {"id": "facts", "prompt": "List facts"},
+        {"id": "page", "template": "Write from: ${facts}", "depends_on": ["facts"]},
+    ]
+}
+FACTS, PAGE = answer(chat("Bees\nfly")), answer(chat("A ", "page"))
+BROKEN = answer(b"{}", status=400, headers={"Content-Type": "application/json"})
+HANGS = [head(), chunk(chat_event({"content": "Hello\n"})), asyncio.Event()]
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
+    monkeypatch.delenv("MAS_STORE", raising=False)
+    return tmp_path
+
+
+@pytest.fixture
+def shown(capsysbinary: pytest.CaptureFixture[bytes]) -> pytest.CaptureFixture[bytes]:
+    return capsysbinary
+
+
+def write(provider: Provider | None, plan: object = PLAN, *, agents: str = "") -> None:
+    Path("mas.toml").write_text(agents or agent_table(provider.url if provider else "http://127.0.0.1:1"))
+    Path("plan.json").write_text(json.dumps(plan))
+
+
+async def states(path: Path) -> dict[str, str]:
+    reader = SQLiteReader(path)
+    await reader.open()
+    try:
+        return {info.task_id: info.state for info in reader.streams()}
+    finally:
+        await reader.aclose()
+
+
+async def test_plain_lines_tell_what_happens_and_a_table_ends_them(shown: pytest.CaptureFixture[bytes]) -> None:
+    async with Provider(FACTS, PAGE) as provider:
+        write(provider)
+        done = await mas(shown, "run", "plan.json")
+    lines = done.out.decode().splitlines()
+    assert (done.code, done.err) == (0, "")
+    assert re.fullmatch(r"facts: running \(a, stream [0-9a-f]{32}\)", lines[0])
+    assert lines[1:4] == ["[facts] Bees", "[facts] fly", "facts: completed (stop)"]
+    assert lines[4].startswith("page: running (a, stream ")
+    assert lines[5:7] == ["[page] A page", "page: completed (stop)"]
+    assert re.search(r"\nfacts +a +\d+\.\d\d s +[\d-]+ +\d+ +completed \(stop\)\n", done.out.decode())
+    assert re.fullmatch(r"2 of 2 succeeded in \d+\.\d\d s\.", lines[-1])
+    assert provider.requests[1].json["messages"][0]["content"] == "Write from: Bees\nfly"
+
+
+async def test_streams_are_kept_in_the_data_folder(shown: pytest.CaptureFixture[bytes], folder: Path) -> None:
+    async with Provider(FACTS, PAGE) as provider:
+        write(provider)
+        assert (await mas(shown, "run", "plan.json")).code == 0
+    kept = folder / "data" / "multi-agent-scheduler" / "mas.db"
+    assert await states(kept) == {"facts": "completed", "page": "completed"}
+
+
+async def test_the_store_can_be_named(
+    shown: pytest.CaptureFixture[bytes], monkeypatch: pytest.MonkeyPatch, folder: Path
+) -> None:
+    monkeypatch.setenv("MAS_STORE", "sqlite:///environment.db")
+    async with Provider(FACTS, PAGE, FACTS, PAGE) as provider:
+        write(provider)
+        assert (await mas(shown, "run", "plan.json")).code == 0
+        assert (await mas(shown, "run", "plan.json", "--store", "sqlite:///given.db")).code == 0
+    assert len(await states(folder / "environment.db")) == len(await states(folder / "given.db")) == 2
+    assert not (folder / "data").exists()
+
+
+async def test_without_a_library_for_files_streams_are_in_memory_and_a_note_says_so(
+    shown: pytest.CaptureFixture[bytes], monkeypatch: pytest.MonkeyPatch, folder: Path
+) -> None:
+    monkeypatch.setattr(place, "_files_can_be_kept", lambda: False)
+    async with Provider(FACTS, PAGE) as provider:
+        write(provider)
+        done = await mas(shown, "run", "plan.json")
+    assert (done.code, (folder / "data").exists()) == (0, False)
+    assert done.err == (
+        "mas: streams are kept in memory only, and end with this process: pip install apsw keeps them in a file\n"
+    )
+
+
+async def test_a_failure_skips_what_needs_it_and_is_the_exit_code(shown: pytest.CaptureFixture[bytes]) -> None:
+    async with Provider(BROKEN) as provider:
+        write(provider)
+        done = await mas(shown, "run", "plan.json")
+    assert done.code == 1
+    assert re.search(r"^facts: invalid_request_error: ", done.out.decode(), re.M)
+    assert re.search(r"^page: skipped", done.out.decode(), re.M)
+    assert b"\n0 of 2 succeeded in " in done.out
+
+
+async def test_only_the_agents_that_are_named_are_made(shown: pytest.CaptureFixture[bytes]) -> None:
+    plan = {"tasks": [{"id": "one", "prompt": "Hi", "agent": "b"}, {"id": "two", "prompt": "Hi"}]}
+    async with Provider(answer(chat("x")), answer(chat("y"))) as provider:
+        broken = '[agents.c]\ntype = "compatible"\nbase_url = 7\n'
+        write(provider, plan, agents="".join(agent_table(provider.url, name) for name in "abd") + broken)
+        done = await mas(shown, "run", "plan.json", "--agent", "d")
+    assert done.code == 0, done.err
+    assert re.findall(rb"^(\w+): running \((\w),", done.out, re.M) == [(b"one", b"b"), (b"two", b"d")]
+
+
+WRONG = {
+    "no tasks": ({}, "mas: plan.json: a plan needs tasks: a list of tables, at least one\n"),
+    "a cycle": (
+        {"tasks": [{"id": "a", "prompt": "x", "depends_on": ["a"]}]},
+        "mas: the tasks wait for each other: a -> a\n",
+    ),
+    "an unknown agent": (
+        {"tasks": [{"id": "one", "prompt": "x", "agent": "z"}]},
+        "mas: task 'one': unknown agent 'z'; the agents are a\n",
+    ),
+}
+
+
+@pytest.mark.parametrize(("plan", "sentence"), WRONG.values(), ids=WRONG)
+async def test_a_wrong_plan_is_said_before_anything_is_opened(
+    shown: pytest.CaptureFixture[bytes], folder: Path, plan: object, sentence: str
+) -> None:
+    write(None, plan)
+    done = await mas(shown, "run", "plan.json")
+    assert (done.code, done.out, (folder / "data").exists()) == (2, b"", False)
+    assert done.err == sentence
+
+
+async def test_an_agent_without_its_key_is_said_before_anything_runs(
+    shown: pytest.CaptureFixture[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("ANTHROPIC_API_KEY", raising=False)
+    write(None, {"tasks": [{"id": "one", "prompt": "x", "agent": "c"}]}, agents='[agents.c]\ntype = "claude"\n')
+    assert await mas(shown, "run", "plan.json") == (1, b"", "mas: c: set ANTHROPIC_API_KEY\n")
+
+
+async def test_control_c_cancels_what_runs_and_what_waits(folder: Path) -> None:
+    async with Provider(HANGS) as provider:
+        write(provider)
+        async with process("run", "plan.json", "--store", "sqlite:///mas.db", cwd=folder) as started:
+            assert started.stdout is not None
+            while (await asyncio.wait_for(started.stdout.readline(), 20)) != b"[facts] Hello\n":
+                pass
+            os.killpg(started.pid, signal.SIGINT)
+            out, err = await asyncio.wait_for(started.communicate(), 20)
+        await asyncio.wait_for(provider.peers[0].closed.wait(), 10)
+    assert (started.returncode, err) == (130, b"")
+    assert b"facts: cancelled" in out
+    assert b"0 of 2 succeeded" in out
+    found = await states(folder / "mas.db")
+    assert found["facts"] == "cancelled"
+    assert found["page"] in ("skipped", "cancelled")
+
+
+async def test_on_a_terminal_each_task_has_a_line_and_the_table_stays(folder: Path) -> None:
+    async with Provider(FACTS, PAGE) as provider:
+        write(provider)
+
+        def watch() -> tuple[int, str, str]:
+            with Terminal("run", "plan.json", "--store", "memory://", cwd=folder) as terminal:
+                return terminal.wait(), terminal.text, terminal.raw
+
+        code, text, raw = await asyncio.to_thread(watch)
+    assert code == 0, text
+    assert "2 of 2 ended, 0 running" in text
+    assert re.search(r"completed +page +a +\d\.\d\d s +[\d-]+/s +A page", text)
+    assert re.search(r"│ page +│ a +│ +\d+\.\d\d s │ +[\d-]+ │ +\d+ │ completed \(stop\)", text)
+    assert raw.count("\x1b[?25l") == raw.count("\x1b[?25h")
+
+
+def test_a_plan_longer_than_the_screen_shows_what_runs() -> None:
+    console = pytest.importorskip("rich.console").Console(width=80, height=8, force_terminal=True, color_system=None)
+    board = LiveBoard(console)
+    lanes = [TaskLane(f"t{number}", "a", "") for number in range(1000)]
+    board._lanes = lanes
+    ended = {"state": "completed", "success": True, "error": None, "stop_reason": "stop", "ttft": 0.1, "usage": None}
+    for lane in lanes[:300]:
+        lane.final = ended
+        board.update(lane)
+    lanes[700].running = True
+    board.started(lanes[700], "s")
+    with console.capture() as capture:
+        console.print(board._render())
+    lines = capture.get().splitlines()
+    assert lines[0] == "300 of 1000 ended, 1 running"
+    assert len(lines) == 7
+    assert "running" in lines[1]
+    assert "t700" in lines[1]
+    assert "t299" in lines[2]
