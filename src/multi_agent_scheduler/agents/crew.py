@@ -99,11 +99,10 @@ class Crew:
 
     async def aclose(self) -> None:
         """Close all that still run, and wait until they have gone."""
-        tasks = [feed.task for feed in self._feeds if feed.task is not None and not feed.task.done()]
         for feed in self._feeds:
-            feed.dropped = True
-        for task in tasks:
-            task.cancel()
+            if not feed.dropped:  # a second cancellation would disturb those that are closing already
+                self.drop(feed)
+        tasks = [feed.task for feed in self._feeds if feed.task is not None and not feed.task.done()]
         if tasks:
             await asyncio.wait(tasks)
 
