@@ -512,3 +512,16 @@ asyncio.run(main())
             assert store.info("s").seq >= int(shown) > 10
 
     asyncio.run(check())
+
+
+async def test_a_claim_that_is_given_up_leaves_the_stream_queued(tmp_path: Path) -> None:
+    async with using(tmp_path / "a.db") as store:
+        await store.submit([StreamSpec("s", "t")])
+        claiming = asyncio.create_task(store.claim("s"))
+        await asyncio.sleep(0)
+        claiming.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await claiming
+        await store.settled()
+        assert store.info("s").state == "queued"
+        assert (await store.claim("s")).epoch == 2

@@ -101,7 +101,10 @@ class Store(ABC):
 
     @abstractmethod
     async def claim(self, stream_id: str) -> Lease:
-        """Begin to run a queued stream. Raises Fenced if somebody else has it, or it has ended."""
+        """Begin to run a queued stream. Raises Fenced if somebody else has it, or it has ended, and StoreClosed.
+
+        The lease's epoch is later than every one that was given before, in earlier processes, too.
+        """
 
     @abstractmethod
     def append(self, lease: Lease, records: Sequence[Record]) -> int:

@@ -195,6 +195,15 @@ class SQLiteStore(Store):
         self._check_live(stream_id, "claimed")
         lease = self._core.claim(stream_id)
         self._change(stream_id, "state = 'running', epoch = ?", lease.epoch)
+        claimed = self._waiting()
+        self._begun().waiters.append(claimed)
+        try:
+            await claimed  # an epoch that was forgotten in a crash would be given twice
+        except asyncio.CancelledError:
+            info = self._core.get(stream_id)
+            if self._closed is None and info.state == "running" and info.epoch == lease.epoch:
+                self.expire(stream_id)
+            raise
         return lease
 
     def expire(self, stream_id: str) -> None:
