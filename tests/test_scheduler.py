@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import time
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -116,6 +117,49 @@ async def test_an_agent_that_raises_what_closes_generators_does_not_hang_its_rea
     async with House(FunctionAgent(confused, name="confused")) as house:
         *_, last = await house.dicts(Task("t", "Hi"))
     assert (last["state"], last["result"]) == ("failed", "part")
+
+
+@pytest.mark.parametrize("ends", [True, False])
+async def test_an_agent_that_swallows_its_cancellation_is_stopped_all_the_same(ends: bool) -> None:
+    closed = asyncio.Event()
+
+    async def stubborn(prompt: str) -> AsyncIterator[str]:
+        try:
+            yield "part"
+            while True:
+                try:
+                    await asyncio.Event().wait()
+                except asyncio.CancelledError:
+                    if ends:
+                        return
+                    yield "still"
+        finally:
+            closed.set()
+
+    async with House(FunctionAgent(stubborn, name="stubborn")) as house:
+        handle = await house.scheduler.submit(Task("t", "Hi"))
+        async for record in handle.follow():
+            if isinstance(record, Text):
+                break
+        assert await handle.cancel("enough")
+        assert closed.is_set()
+        result = await handle.result()
+    assert (result.state, result.text) == ("cancelled", "part" if ends else "partstill")
+    assert house.names() == ["task.stream_started", "task.stream_cancelled"]
+
+
+async def test_a_function_over_a_client_that_blocks_is_read_while_it_runs() -> None:
+    given: list[int] = []
+
+    async def blocking(prompt: str) -> AsyncIterator[str]:
+        for number in range(20):
+            time.sleep(0.003)  # noqa: ASYNC251 - that is the point
+            given.append(number)
+            yield "word "
+
+    async with House(FunctionAgent(blocking, name="blocking")) as house:
+        seen = [len(given) async for _ in house.scheduler.execute_task_stream(Task("t", "Hi"))]
+    assert seen[0] < 10
 
 
 @pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit])

@@ -70,6 +70,7 @@ class Run:
         self._context = context
         self._watcher = watcher
         self._lease: Lease | None = None
+        self._stopping = False
         self._task: asyncio.Task[None] | None = None
 
     def go_on(self, left: Recovery) -> None:
@@ -110,6 +111,7 @@ class Run:
             return False
         first = self._store.cancel(self.stream_id, reason)
         if first and self._lease is not None and self._task is not None:
+            self._stopping = True
             self._task.cancel()
         return first
 
@@ -174,20 +176,25 @@ class Run:
                     batch = _moved(batch, before)
                 terminal = batch[-1]
                 if isinstance(terminal, TERMINALS):
-                    self._finish(batch[:-1], terminal)
+                    self._finish(batch[:-1], self._stopped() if self._stopping else terminal)
                     return
                 store.append(lease, batch)
                 now = clock()
                 feed(batch, now)
                 self._watcher.batch(self, batch, now)
+                if self._stopping:  # the agent took no notice of being cancelled: leaving closes it
+                    self._finish((), self._stopped())
+                    return
                 if store.behind:
                     await store.room()
         self._finish((), Interrupted(ErrorInfo("interrupted", "the agent ended without an outcome", retryable=True)))
 
+    def _stopped(self) -> Cancelled:
+        return Cancelled(self._store.info(self.stream_id).stop_reason or "")
+
     def _cancelled(self) -> None:
-        reason = self._store.info(self.stream_id).stop_reason
-        if reason is not None:
-            self._finish((), Cancelled(reason))
+        if self._store.info(self.stream_id).stop_reason is not None:
+            self._finish((), self._stopped())
             task = asyncio.current_task()
             if task is not None:
                 task.uncancel()

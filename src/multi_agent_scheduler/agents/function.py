@@ -22,6 +22,9 @@ __all__ = ["FunctionAgent"]
 
 _log = logging.getLogger(__name__)
 
+# A function over a client that blocks never waits for anything itself: so often its readers are given their turn.
+_PAUSE_SECONDS: Final = 0.005
+
 Generator: TypeAlias = Callable[..., AsyncIterator[str | Record]]
 
 _NAMES: Final = tuple(name for name in Request.__struct_fields__ if name not in ("messages", "extra"))
@@ -110,10 +113,15 @@ class _FunctionSource(Source):
         self._cancels = 0  # that the task had been asked for before the one of a time limit
         self._failure: ErrorInfo | None = None
         self._half = ""  # the first half of a surrogate pair, whose second is to come
+        self._clock = asyncio.get_running_loop().time
+        self._pause_at = self._clock() + _PAUSE_SECONDS
 
     async def next(self) -> Sequence[Record]:
         self._task = asyncio.current_task()
         try:
+            if self._clock() >= self._pause_at:
+                await asyncio.sleep(0)
+                self._pause_at = self._clock() + _PAUSE_SECONDS
             item = await self._items.__anext__()
         except StopAsyncIteration:
             self._check_limit()
