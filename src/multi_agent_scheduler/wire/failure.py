@@ -1,4 +1,4 @@
-"""What a provider's failure means: statuses and error objects to an :class:`~multi_agent_scheduler.errors.ErrorInfo`."""
+"""What a provider's failure means: from statuses and error objects to an ErrorInfo."""
 
 from __future__ import annotations
 
