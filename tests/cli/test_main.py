@@ -15,6 +15,8 @@ from multi_agent_scheduler import __version__, cli
 from multi_agent_scheduler.cli import doctor
 from tests.cli.commands import after, process, run
 
+COMMANDS = ("ask", "run", "resume", "streams", "watch", "cancel", "doctor", "demo")
+
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
@@ -30,12 +32,12 @@ def test_the_version(capsys: pytest.CaptureFixture[str]) -> None:
 def test_help_names_every_command_and_shows_examples(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["--help"]) == 0
     shown, _ = capsys.readouterr()
-    assert all(f"\n    {command} " in shown for command in ("ask", "doctor", "demo"))
+    assert all(f"\n    {command} " in shown for command in COMMANDS)
     assert 'mas ask "Explain Python async"' in shown
     assert all(len(line) <= 100 for line in shown.splitlines())
 
 
-@pytest.mark.parametrize("command", ["ask", "doctor", "demo"])
+@pytest.mark.parametrize("command", COMMANDS)
 def test_each_command_has_help(capsys: pytest.CaptureFixture[str], command: str) -> None:
     assert cli.main([command, "--help"]) == 0
     shown, _ = capsys.readouterr()

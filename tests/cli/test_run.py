@@ -14,7 +14,7 @@ import pytest
 from multi_agent_scheduler.cli import place
 from multi_agent_scheduler.cli.board import LiveBoard, TaskLane
 from multi_agent_scheduler.store.reader import SQLiteReader
-from tests.agents.server import Provider, answer, chat, chat_event, chunk, head
+from tests.agents.server import Provider, Script, answer, chat, chat_event, chunk, head
 from tests.cli.commands import Terminal, agent_table, mas, process
 
 PLAN = {
@@ -25,7 +25,11 @@ PLAN = {
 }
 FACTS, PAGE = answer(chat("Bees\nfly")), answer(chat("A ", "page"))
 BROKEN = answer(b"{}", status=400, headers={"Content-Type": "application/json"})
-HANGS = [head(), chunk(chat_event({"content": "Hello\n"})), asyncio.Event()]
+
+
+def hangs() -> Script:
+    """An answer that says a line and never ends."""
+    return [head(), chunk(chat_event({"content": "Hello\n"})), asyncio.Event()]
 
 
 @pytest.fixture(autouse=True)
@@ -155,7 +159,7 @@ async def test_an_agent_without_its_key_is_said_before_anything_runs(
 
 
 async def test_control_c_cancels_what_runs_and_what_waits(folder: Path) -> None:
-    async with Provider(HANGS) as provider:
+    async with Provider(hangs()) as provider:
         write(provider)
         async with process("run", "plan.json", "--store", "sqlite:///mas.db", cwd=folder) as started:
             assert started.stdout is not None

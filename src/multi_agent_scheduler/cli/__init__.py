@@ -54,6 +54,7 @@ A plan has tasks, each with an id and a prompt (sent as it is) or a template (${
 Ctrl-C stops every task. A run that died is another matter: mas resume goes on with that.
 """
 _STORE_HELP: Final = "sqlite:///FILE; default: $MAS_STORE, or mas.db in your data folder"
+_ID_HELP: Final = "of a stream, as mas streams lists them; its first characters are enough, at least 6"
 _DOCTOR_NOTE: Final = (
     "Asks nobody anything: only what is installed and set is looked at. Exit code 1 if no agent can be used."
 )
@@ -155,6 +156,10 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
     _add_ask(commands)
     _add_run(commands)
+    _add_resume(commands)
+    _add_streams(commands)
+    _add_watch(commands)
+    _add_cancel(commands)
     _add_doctor(commands)
     _add_demo(commands)
     return parser
@@ -211,6 +216,101 @@ def _add_run(commands: argparse._SubParsersAction[_Parser]) -> None:
         return command.run(parsed)
 
     run_plan.set_defaults(command=run)
+
+
+def _add_resume(commands: argparse._SubParsersAction[_Parser]) -> None:
+    resume = commands.add_parser(
+        "resume",
+        help="go on with what a run that died has left",
+        description="Go on with what a run that died has left: what had said nothing runs as if nothing had been, a "
+        "task of a plan that had said something begins again, any other ends as interrupted.",
+        allow_abbrev=False,
+    )
+    resume.add_argument("--store", metavar="URL", help=_STORE_HELP)
+    resume.add_argument("--config", metavar="FILE", help=_CONFIG_HELP)
+
+    def run(parsed: argparse.Namespace) -> int:
+        from . import resume as command
+
+        return command.run(parsed)
+
+    resume.set_defaults(command=run)
+
+
+def _add_streams(commands: argparse._SubParsersAction[_Parser]) -> None:
+    streams = commands.add_parser(
+        "streams",
+        help="list the newest streams, also while another process runs them",
+        description="List the newest streams, also while another process runs them.",
+        allow_abbrev=False,
+    )
+    streams.add_argument("--limit", "-n", type=_positive, default=20, metavar="N", help="how many; default: 20")
+    streams.add_argument("--format", choices=("text", "json"), default="text", help="json: all that is known of each")
+    streams.add_argument("--store", metavar="URL", help=_STORE_HELP)
+
+    def run(parsed: argparse.Namespace) -> int:
+        from . import streams as command
+
+        return command.streams(parsed)
+
+    streams.set_defaults(command=run)
+
+
+def _add_watch(commands: argparse._SubParsersAction[_Parser]) -> None:
+    watch = commands.add_parser(
+        "watch",
+        help="follow a stream to its end, also while another process runs it",
+        description="Follow a stream to its end, also while another process runs it. Ctrl-C stops watching, and "
+        "changes nothing for the stream.",
+        allow_abbrev=False,
+    )
+    watch.add_argument("id", metavar="ID", help=_ID_HELP)
+    watch.add_argument("--after", type=_not_negative, default=0, metavar="SEQ", help="only what is behind this record")
+    watch.add_argument("--format", choices=("text", "records"), default="text", help="records: one JSON record a line")
+    watch.add_argument("--store", metavar="URL", help=_STORE_HELP)
+
+    def run(parsed: argparse.Namespace) -> int:
+        from . import streams as command
+
+        return command.watch(parsed)
+
+    watch.set_defaults(command=run)
+
+
+def _add_cancel(commands: argparse._SubParsersAction[_Parser]) -> None:
+    cancel = commands.add_parser(
+        "cancel",
+        help="stop a stream, also while another process runs it",
+        description="Stop a stream, also while another process runs it.",
+        allow_abbrev=False,
+    )
+    cancel.add_argument("id", metavar="ID", help=_ID_HELP)
+    cancel.add_argument("--store", metavar="URL", help=_STORE_HELP)
+
+    def run(parsed: argparse.Namespace) -> int:
+        from . import streams as command
+
+        return command.cancel(parsed)
+
+    cancel.set_defaults(command=run)
+
+
+def _positive(text: str) -> int:
+    return _whole(text, 1)
+
+
+def _not_negative(text: str) -> int:
+    return _whole(text, 0)
+
+
+def _whole(text: str, least: int) -> int:
+    try:
+        number = int(text)
+    except ValueError:
+        number = least - 1
+    if number < least:
+        raise argparse.ArgumentTypeError(f"it must be a whole number from {least}, not {text!r}")
+    return number
 
 
 def _add_doctor(commands: argparse._SubParsersAction[_Parser]) -> None:

@@ -12,7 +12,7 @@ from ..agents.http import HttpAgent
 from ..errors import InvalidConfiguration, InvalidOption, UnknownAgent
 from ..task import Task
 
-__all__ = ["available", "chosen", "file_in_use", "team"]
+__all__ = ["available", "chosen", "file_in_use", "made", "team"]
 
 
 def file_in_use(given: str | None) -> Path | None:
@@ -67,6 +67,11 @@ def team(offers: Mapping[str, config.Offer], tasks: Iterable[Task], default: str
         if isinstance(agent, HttpAgent) and not (agent.model or task.options.get("model")):
             raise InvalidOption(f"task {task.id!r}: {name}: no model is set: add it to the task's options")
     return agents
+
+
+def made(offers: Mapping[str, config.Offer], names: Iterable[str]) -> dict[str, Agent]:
+    """The agents of these names. Raises InvalidConfiguration for one that cannot be used as it is."""
+    return {name: _usable(offers[name]) for name in names}
 
 
 def _usable(offer: config.Offer) -> Agent:

@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Final
 
-from ..errors import InvalidConfiguration, InvalidRequest, StreamNotFound
+from ..errors import InvalidConfiguration, InvalidRequest, StoreError, StreamNotFound
 from ..store import SQLiteStore, Store, opened
 from ..store.core import StreamInfo
 from ..store.engine import MINIMUM
@@ -18,7 +18,7 @@ from ..store.owner import owner_of
 from ..store.reader import SQLiteReader
 from .terminal import complain
 
-__all__ = ["durable", "found", "is_run", "reading", "to_write"]
+__all__ = ["check_there", "durable", "found", "is_run", "reading", "to_write"]
 
 _SHORTEST: Final = 6  # characters of an id that may stand for all of it
 
@@ -45,10 +45,17 @@ def durable(given: str | None) -> SQLiteStore:
     return store
 
 
+def check_there(path: Path) -> None:
+    """Raise StoreError if there is no such file of streams yet."""
+    if not path.exists():
+        raise StoreError(f"{path}: there is no such store yet; mas run makes it")
+
+
 @asynccontextmanager
 async def reading(given: str | None) -> AsyncIterator[SQLiteReader]:
     """The store, open for reading, whoever writes to it. Raises StoreError if there is no such file."""
     reader = SQLiteReader(durable(given).path)
+    check_there(reader.path)
     await reader.open()
     try:
         yield reader

@@ -20,7 +20,7 @@ from ..task import Task
 from . import board, choice, place
 from .board import Board, TaskLane
 from .stopping import Stopping
-from .terminal import complain, printable
+from .terminal import complain, one_line, printable
 
 __all__ = ["ACTIVE", "PATIENCE", "run", "stop_all"]
 
@@ -75,7 +75,7 @@ async def _run(tasks: Sequence[Task], agents: Mapping[str, Agent], store: Store)
 
 
 def _lanes(tasks: Sequence[Task]) -> dict[str, TaskLane]:
-    lanes = {task.id: TaskLane(printable(task.id).replace("\n", " "), task.agent or "", "") for task in tasks}
+    lanes = {task.id: TaskLane(one_line(task.id), task.agent or "", "") for task in tasks}
     for task in tasks:
         lanes[task.id].parents = [lanes[parent] for parent in task.depends_on]
     return lanes

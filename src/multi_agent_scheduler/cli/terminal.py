@@ -11,7 +11,7 @@ from typing import Final, TextIO
 
 from ..task import Result
 
-__all__ = ["Output", "complain", "printable", "status"]
+__all__ = ["Output", "complain", "one_line", "printable", "say", "status"]
 
 _PIECE: Final = 4096  # bytes that a pipe takes without waiting, if it takes any: PIPE_BUF of Linux
 
@@ -27,6 +27,16 @@ def printable(text: str) -> str:
 def complain(sentence: str) -> None:
     """One line on stderr, whatever the sentence has in it."""
     print(f"mas: {printable(' '.join(sentence.split()))}", file=sys.stderr)  # noqa: T201
+
+
+def one_line(text: str) -> str:
+    """A name that anybody may have given, as a part of a line."""
+    return printable(text).replace("\n", " ")
+
+
+def say(line: str) -> None:
+    """One line on stdout, at once."""
+    print(line, flush=True)  # noqa: T201
 
 
 class Output:
