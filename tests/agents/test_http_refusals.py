@@ -91,6 +91,21 @@ async def test_a_rate_limit_says_when_to_come_back() -> None:
     assert error.retry_after == 7.0
 
 
+@pytest.mark.parametrize(
+    ("headers", "seconds"),
+    [
+        ({"retry-after": "Wed, 21 Oct 2026 07:28:30 GMT", "date": "Wed, 21 Oct 2026 07:28:00 GMT"}, 30.0),
+        ({"retry-after": "Wed, 21 Oct 2015 07:28:00 GMT"}, 0.0),
+        ({"retry-after": "tomorrow"}, None),
+        ({"retry-after": "Wed, 99 Oct 2026 07:28:00 GMT"}, None),
+        ({"retry-after-ms": "1500"}, 1.5),
+    ],
+)
+async def test_when_to_come_back_may_be_said_in_other_ways(headers: dict[str, str], seconds: float | None) -> None:
+    error, _ = await failure(error_answer(503, {}, **headers))
+    assert error.retry_after == seconds
+
+
 async def test_an_error_body_that_does_not_end_is_not_waited_for_beyond_its_bound() -> None:
     script = [head(500), flood(chunk(b"x" * 10_000), 10_000), LAST]
     error, _ = await failure(script)

@@ -77,6 +77,7 @@ async def test_a_certificate_of_a_strangers_is_refused_with_a_reason(certificate
     assert str(caught.value) == (
         f"the certificate of 127.0.0.1:{provider.port} was not accepted (unable to get local issuer certificate)"
     )
+    assert not caught.value.retryable
 
 
 async def test_a_certificate_for_another_name_is_refused(

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
 if TYPE_CHECKING:
     import ssl
 
-__all__ = ["READ_SIZE", "BadResponse", "ConnectError", "Connection", "Cut", "Origin", "Proxy"]
+__all__ = ["READ_SIZE", "BadResponse", "ConnectError", "Connection", "Cut", "Origin", "Proxy", "Untrusted"]
 
 READ_SIZE: Final = 64 * 1024  # bytes that are read from a socket at once
 _HEAD_LIMIT: Final = 128 * 1024  # bytes of a head, of trailers, of anything in an answer that is not its body
@@ -28,6 +28,10 @@ _HIGH_WATER: Final = 256 * 1024  # bytes that wait for the reader before reading
 
 class ConnectError(Exception):
     """No connection, or it closed before anything came back."""
+
+
+class Untrusted(ConnectError):
+    """The server's certificate was not accepted: trying again would not help."""
 
 
 class Cut(Exception):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import time
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final
@@ -18,7 +19,7 @@ from ..records import Failed, Interrupted, Record
 from ..wire.decoder import StreamDecoder
 from ..wire.failure import redact
 from .base import Source
-from .connection import BadResponse, ConnectError, Connection, Cut, Origin
+from .connection import BadResponse, ConnectError, Connection, Cut, Origin, Untrusted
 from .credentials import Secret, scrubbed, without
 from .pool import Pool
 
@@ -107,7 +108,8 @@ async def _connected(used: Pool, origin: Origin, connect: float) -> Connection:
         async with deadline:
             return await used.connect(origin)
     except ConnectError as error:
-        raise agent_error(ErrorInfo("connection_error", redact(str(error)), retryable=True)) from None
+        again = not isinstance(error, Untrusted)
+        raise agent_error(ErrorInfo("connection_error", redact(str(error)), retryable=again)) from None
     except TimeoutError:
         if not deadline.expired():
             raise
@@ -150,7 +152,8 @@ class HttpSource(Source):
         if coding not in ("", "identity") and known:
             self._unzip = zlib.decompressobj(zlib.MAX_WBITS | 32)
         if status != 200:
-            info = self._exchange.decode_error(status, headers, await self._error_body() if known else b"")
+            body = await self._error_body() if known else b""
+            info = self._exchange.decode_error(status, _with_seconds(headers), body)
             raise agent_error(info if info.request_id else msgspec.structs.replace(info, request_id=self.request_id))
         if not known:
             problem = f"the answer is compressed as {redact(coding)!r}, which was not asked for"
@@ -259,6 +262,21 @@ class HttpSource(Source):
             self._pool.release(self._exchange.origin, connection)
         else:
             self._pool.discard(connection)
+
+
+def _with_seconds(headers: Mapping[str, str]) -> Mapping[str, str]:
+    """The headers with a Retry-After in seconds, where it is a date (RFC 9110, 10.2.3)."""
+    until = headers.get("retry-after", "")
+    if not until[:1].isalpha():
+        return headers
+    from email.utils import parsedate_to_datetime  # slow to import, seldom needed
+
+    try:
+        now = parsedate_to_datetime(headers["date"]).timestamp() if "date" in headers else time.time()
+        seconds = max(0.0, parsedate_to_datetime(until).timestamp() - now)
+    except ValueError:
+        return headers
+    return {**headers, "retry-after": str(seconds)}
 
 
 def _too_large(limit: int) -> ErrorInfo:

@@ -13,7 +13,7 @@ from collections.abc import AsyncGenerator
 from typing import Any, Final
 from weakref import WeakSet
 
-from .connection import READ_SIZE, BadResponse, ConnectError, Connection, Cut, Origin
+from .connection import READ_SIZE, BadResponse, ConnectError, Connection, Cut, Origin, Untrusted
 
 __all__ = ["Pool", "close_for", "pool"]
 
@@ -183,7 +183,7 @@ async def _connected(loop: asyncio.AbstractEventLoop, buffer: memoryview, origin
     try:
         _, connection = await loop.create_connection(lambda: Connection(loop, buffer), host, port, **options)
     except OSError as error:  # ssl's errors and getaddrinfo's are OSErrors too
-        raise ConnectError(_explain(error, host, port, proxy=origin.proxy is not None)) from None
+        raise _explained(error, host, port, proxy=origin.proxy is not None) from None
     except (UnicodeError, ValueError) as error:
         raise ConnectError(f"the host {host!r} cannot be looked up ({error})") from None
     if origin.proxy is not None and origin.tls is not None:
@@ -209,7 +209,7 @@ async def _tunnel(origin: Origin, connection: Connection) -> None:
         raise ConnectError(f"{where}: {error}") from None
     except OSError as error:
         connection.close()
-        raise ConnectError(_explain(error, origin.host, origin.port, proxy=False)) from None
+        raise _explained(error, origin.host, origin.port, proxy=False) from None
     except BaseException:
         connection.close()
         raise
@@ -219,16 +219,16 @@ def _is_address(host: str) -> bool:
     return ":" in host or host.replace(".", "").isdigit()
 
 
-def _explain(error: OSError, host: str, port: int, *, proxy: bool) -> str:
+def _explained(error: OSError, host: str, port: int, *, proxy: bool) -> ConnectError:
     what = "the proxy " if proxy else ""
     if isinstance(error, socket.gaierror):
-        return f"{what or 'the host '}{host!r} could not be found"
+        return ConnectError(f"{what or 'the host '}{host!r} could not be found")
     if type(error).__name__ == "SSLCertVerificationError":
         said = getattr(error, "verify_message", None) or str(error)
-        return f"the certificate of {host}:{port} was not accepted ({said})"
+        return Untrusted(f"the certificate of {host}:{port} was not accepted ({said})")
     if type(error).__name__.startswith("SSL"):
-        return f"no TLS connection with {host}:{port} ({getattr(error, 'reason', None) or error})"
+        return ConnectError(f"no TLS connection with {host}:{port} ({getattr(error, 'reason', None) or error})")
     # asyncio's own texts repeat the address; several addresses that failed in different ways are one text of it.
     numbers = [error.errno] if error.errno else [int(number) for number in re.findall(r"\[Errno (\d+)\]", str(error))]
     said = ", ".join(dict.fromkeys(map(os.strerror, numbers))) or str(error) or type(error).__name__
-    return f"{what}{host}:{port} did not accept the connection ({said})"
+    return ConnectError(f"{what}{host}:{port} did not accept the connection ({said})")
