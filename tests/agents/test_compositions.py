@@ -31,7 +31,9 @@ from multi_agent_scheduler.request import Request
 from multi_agent_scheduler.task import Result
 from multi_agent_scheduler.testing import ScriptedAgent
 
+from .asking import agent_for
 from .composing import CountingContext, check, failure, log_of, run, started, text
+from .server import Provider, chat, chunk, eventually, head
 
 Tree: TypeAlias = Callable[["House"], Agent]
 
@@ -240,3 +242,19 @@ def test_all_of_it_at_once_stays_within_one_slot_for_each_agent() -> None:
         assert isinstance(last[-1], Completed)
 
     run(whole())
+
+
+async def test_the_sockets_of_losers_and_of_a_reader_that_leaves_are_closed_within_a_tenth_of_a_second() -> None:
+    start = asyncio.Event()
+    silent = [head(), asyncio.Event()]
+    speaking = [head(), start, *map(chunk, chat("Hel")[:2]), asyncio.Event()]
+    async with Provider(silent) as slow, Provider(speaking) as quick, agent_for(slow) as a, agent_for(quick) as b:
+        stream = Race(a, Failover(ScriptedAgent(failure(), name="down"), b)).call_stream("Hi")
+        async with aclosing(stream):
+            first = asyncio.ensure_future(anext(stream))
+            await eventually(lambda: slow.requests)
+            start.set()
+            assert await first == "Hel"
+            await asyncio.wait_for(slow.peers[0].closed.wait(), 0.1)
+            assert not quick.peers[0].closed.is_set()
+        await asyncio.wait_for(quick.peers[0].closed.wait(), 0.1)
