@@ -55,7 +55,15 @@ FACADE: Final = frozenset(
 """Every name that a newcomer finds at the top, and no other."""
 
 HOMES: Final = {
-    "agents": ("ClaudeAgent", "CompatibleAgent", "FunctionAgent", "GeminiAgent", "LocalAgent", "OpenAIAgent"),
+    "agents": (
+        "BaseAgent",
+        "ClaudeAgent",
+        "CompatibleAgent",
+        "FunctionAgent",
+        "GeminiAgent",
+        "LocalAgent",
+        "OpenAIAgent",
+    ),
     "errors": ("SchedulerError",),
     "events": ("EventBus", "get_event_bus"),
     "metrics": ("get_metrics",),

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from .base import Agent
+    from .base import Agent, BaseAgent
     from .cached import Cache, Cached
     from .claude import ClaudeAgent
     from .compatible import PRESETS, CompatibleAgent
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 __all__ = [
     "PRESETS",
     "Agent",
+    "BaseAgent",
     "Cache",
     "Cached",
     "ClaudeAgent",
@@ -46,7 +47,7 @@ __all__ = [
 ]
 
 _HOMES = {
-    "base": ("Agent",),
+    "base": ("Agent", "BaseAgent"),
     "cached": ("Cache", "Cached"),
     "claude": ("ClaudeAgent",),
     "compatible": ("PRESETS", "CompatibleAgent"),

@@ -36,7 +36,7 @@ from ..views.summary import Summary
 from ..views.text import TextView
 from .context import Context, Permit
 
-__all__ = ["Agent", "Batch", "ErrorMode", "LeafAgent", "Source", "estimate_tokens"]
+__all__ = ["Agent", "BaseAgent", "Batch", "ErrorMode", "LeafAgent", "Source", "estimate_tokens"]
 
 Batch: TypeAlias = Sequence[Record]
 ErrorMode: TypeAlias = Literal["marker", "raise"]
@@ -210,6 +210,10 @@ class _Told:
     def raise_failure(self) -> None:
         if self._result is not None and self._result.error is not None:
             raise agent_error(self._result.error, partial=self._result)
+
+
+BaseAgent = Agent
+"""What the streaming guide calls it."""
 
 
 class Source(ABC):
