@@ -94,6 +94,15 @@ async def test_the_store_can_be_named(
     assert not (folder / "data").exists()
 
 
+async def test_the_configuration_names_the_store_beside_it(shown: pytest.CaptureFixture[bytes], folder: Path) -> None:
+    (folder / "elsewhere").mkdir()
+    async with Provider(FACTS, PAGE) as provider:
+        write(provider, agents='store = "sqlite:///kept.db"\n' + agent_table(provider.url))
+        (folder / "mas.toml").rename(folder / "elsewhere" / "my.toml")
+        assert (await mas(shown, "run", "plan.json", "--config", "elsewhere/my.toml")).code == 0
+    assert len(await states(folder / "elsewhere" / "kept.db")) == 2
+
+
 async def test_without_a_library_for_files_streams_are_in_memory_and_a_note_says_so(
     shown: pytest.CaptureFixture[bytes], monkeypatch: pytest.MonkeyPatch, folder: Path
 ) -> None:

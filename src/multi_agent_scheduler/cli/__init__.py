@@ -53,7 +53,7 @@ A plan has tasks, each with an id and a prompt (sent as it is) or a template (${
 
 Ctrl-C stops every task. A run that died is another matter: mas resume goes on with that.
 """
-_STORE_HELP: Final = "sqlite:///FILE; default: $MAS_STORE, or mas.db in your data folder"
+_STORE_HELP: Final = "sqlite:///FILE; default: $MAS_STORE, the store of mas.toml, or mas.db in your data folder"
 _ID_HELP: Final = "of a stream, as mas streams lists them; its first characters are enough, at least 6"
 _DOCTOR_NOTE: Final = (
     "Asks nobody anything: only what is installed and set is looked at. Exit code 1 if no agent can be used."

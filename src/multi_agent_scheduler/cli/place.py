@@ -5,17 +5,20 @@ from __future__ import annotations
 import importlib.util
 import os
 import sqlite3
+import tomllib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Final
 
+from .. import config
 from ..errors import InvalidConfiguration, InvalidRequest, StoreError, StreamNotFound
 from ..store import SQLiteStore, Store, opened
 from ..store.core import StreamInfo
 from ..store.engine import MINIMUM
 from ..store.owner import owner_of
 from ..store.reader import SQLiteReader
+from . import choice
 from .terminal import complain
 
 __all__ = ["check_there", "durable", "found", "is_run", "reading", "to_write"]
@@ -23,9 +26,10 @@ __all__ = ["check_there", "durable", "found", "is_run", "reading", "to_write"]
 _SHORTEST: Final = 6  # characters of an id that may stand for all of it
 
 
-def to_write(given: str | None) -> Store:
-    """The store for a command that runs something. Without a library for files it is in memory, and a note says so."""
-    url = given or os.environ.get("MAS_STORE")
+def to_write(given: str | None, file: str | None = None) -> Store:
+    """What is named, or ``MAS_STORE``, or what the configuration (``file``, if it is given) says: the store for a
+    command that runs something. Without a library for files it is in memory, and a note says so."""
+    url = _named(given, file)
     if url:
         return opened(url)
     if not _files_can_be_kept():
@@ -36,9 +40,9 @@ def to_write(given: str | None) -> Store:
     return SQLiteStore(folder / "mas.db")
 
 
-def durable(given: str | None) -> SQLiteStore:
+def durable(given: str | None, file: str | None = None) -> SQLiteStore:
     """The store for a command that is about what other processes did. Raises InvalidConfiguration for one in memory."""
-    url = given or os.environ.get("MAS_STORE")
+    url = _named(given, file)
     store = opened(url) if url else SQLiteStore(_data_folder() / "mas.db")
     if not isinstance(store, SQLiteStore):
         raise InvalidConfiguration(f"{url} is seen by its own process alone: name a store sqlite:///FILE")
@@ -91,6 +95,21 @@ def is_run(path: Path) -> bool:
     except PermissionError:  # another user's
         return True
     return True
+
+
+def _named(given: str | None, file: str | None) -> str | None:
+    """The URL that somebody has given; a file of the configuration's lies beside it unless it says otherwise."""
+    url, settings = given or os.environ.get("MAS_STORE"), choice.file_in_use(file)
+    if url or settings is None:
+        return url
+    config.load(settings)  # says what is wrong with the file as a whole
+    said = tomllib.loads(settings.read_text(encoding="utf-8-sig")).get("store")
+    if said is None:
+        return None
+    if not isinstance(said, str):
+        raise InvalidConfiguration(f"{settings}: store must be a URL, sqlite:///FILE, not {said!r}")
+    path = said.removeprefix("sqlite:///")
+    return said if path == said else f"sqlite:///{settings.parent / path}"
 
 
 def _files_can_be_kept() -> bool:

@@ -24,7 +24,7 @@ __all__ = ["run"]
 
 def run(parsed: argparse.Namespace) -> int:
     """Exit code 0 if all that was left succeeded, or nothing was left; 1 if not, 130 after Ctrl-C."""
-    store = place.durable(parsed.store)
+    store = place.durable(parsed.store, parsed.config)
     place.check_there(store.path)  # or it would be made
     return asyncio.run(_resume(store, parsed.config))
 

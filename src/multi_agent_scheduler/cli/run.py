@@ -33,7 +33,7 @@ def run(parsed: argparse.Namespace) -> int:
     tasks = read_plan(Path(parsed.plan))
     Plan(tasks)  # what is wrong with it is said before anything is opened
     agents = choice.team(choice.available(parsed.config), tasks, parsed.agent)
-    store = place.to_write(parsed.store)
+    store = place.to_write(parsed.store, parsed.config)
     return asyncio.run(_run(tasks, agents, store))
 
 
