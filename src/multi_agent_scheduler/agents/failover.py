@@ -143,10 +143,9 @@ class Retry(_Attempts):
         longest_wait: float = 30.0,
         longest_retry_after: float = 120.0,
         chance: Callable[[], float] = random,
-        name: str | None = None,
     ) -> None:
-        super().__init__((agent,), name)
-        self.name = name or self.agents[0].name
+        super().__init__((agent,))
+        self.name = self.agents[0].name
         self.rules = RetryRules(
             attempts=attempts,
             policy=policy,
