@@ -196,7 +196,7 @@ async def test_on_a_terminal_each_task_has_a_line_and_the_table_stays(folder: Pa
         code, text, raw = await asyncio.to_thread(watch)
     assert code == 0, text
     assert "2 of 2 ended, 0 running" in text
-    assert re.search(r"completed +page +a +\d\.\d\d s +[\d-]+/s +A page", text)
+    assert re.search(r"completed +page +a +\d\.\d\d s +(-|\d+/s) +A page", text)
     assert re.search(r"│ page +│ a +│ +\d+\.\d\d s │ +[\d-]+ │ +\d+ │ completed \(stop\)", text)
     assert raw.count("\x1b[?25l") == raw.count("\x1b[?25h")
 

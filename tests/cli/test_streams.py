@@ -122,6 +122,20 @@ async def test_a_stream_is_cancelled_from_another_process(folder: Path) -> None:
     assert await states(folder / "mas.db") == {"facts": "cancelled", "page": "skipped"}
 
 
+@pytest.mark.parametrize("arguments", [["run", "plan.json"], ["resume"]])
+async def test_only_one_process_runs_the_streams_of_a_store(folder: Path, arguments: list[str]) -> None:
+    async with Provider(hangs()) as provider:
+        write(provider)
+        async with running(folder) as (started, _):
+            done = await run(*arguments, *STORE, cwd=folder)
+            assert started.returncode is None
+    assert (done.code, done.out) == (1, b"")
+    assert done.err == (
+        f"mas: mas.db is in use by process {started.pid}: end it first. Its streams can be listed, watched and "
+        "cancelled from here\n"
+    )
+
+
 # --- when the process that ran them has died ------------------------------------------------------------------------
 
 

@@ -110,11 +110,12 @@ class LiveBoard(screen.Live):
         for lane in lanes:
             cells = [_cut(lane.name, widths[0]), _cut(lane.protocol, widths[1])]
             first = f"{lane.first - lane.began:.2f} s" if lane.count else "-"
+            rate = "-" if lane.rate == "-" else f"{lane.rate}/s"
             text = " ".join(lane.text[-_LOOKED_AT:].split())[-tail:]
             if lane.final is not None and not lane.succeeded:
                 text = printable(lane.ended)[:tail]
             state = Text(lane.state, style=_COLOURS.get(lane.state, "red"))
-            table.add_row(state, *map(Text, (*cells, first, f"{lane.rate}/s", text)))
+            table.add_row(state, *map(Text, (*cells, first, rate, text)))
         return Group(Text(f"{self._count} of {len(self._lanes)} ended, {len(self._running)} running"), table)
 
     def _lines(self, room: int) -> Iterator[TaskLane]:
