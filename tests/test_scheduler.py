@@ -415,6 +415,8 @@ async def test_the_callers_mistakes_raise_before_the_first_item() -> None:
 
         with pytest.raises(UnknownAgent, match="unknown agent 'nobody'; the agents are claude, openai"):
             await first(Task("t", "Hi"), "nobody")
+        with pytest.raises(UnknownAgent, match=r"unknown agent \['claude'\]; the agents are claude, openai"):
+            await first(Task("t", "Hi"), ["claude"])
         with pytest.raises(UnknownAgent, match="'t': agent: unknown agent 'x'"):
             await first(Task("t", "Hi", agent="x"))
         with pytest.raises(InvalidRequest, match="the prompt is empty"):
@@ -458,6 +460,10 @@ def test_what_cannot_work_is_refused_at_once() -> None:
         MultiAgentScheduler({"a": agent}, default_agent="b")
     with pytest.raises(InvalidConfiguration, match="store must be"):
         MultiAgentScheduler({"a": agent}, store="postgres://x")
+    with pytest.raises(InvalidConfiguration, match=r"store must be .* or a Store, not None"):
+        MultiAgentScheduler({"a": agent}, store=None)  # type: ignore[arg-type]
+    with pytest.raises(InvalidConfiguration, match="routes must map task types to names of agents, not 5"):
+        MultiAgentScheduler({"a": agent}, routes=5)  # type: ignore[arg-type]
 
 
 async def test_a_function_is_taken_as_an_agent() -> None:

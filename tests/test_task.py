@@ -80,6 +80,7 @@ def test_any_text_survives_in_a_template_and_places_are_filled_in_order(
         ({"on_failure": "retry"}, "task 't': on_failure must be 'skip' or 'run', not 'retry'"),
         ({"timeouts": 5}, "task 't': timeouts must be a Timeouts, not 5"),
         ({"options": None}, "task 't': options must be a dict of keywords, not None"),
+        ({"options": {1: 2}}, "task 't': options must be a dict of keywords, not {1: 2}"),
         ({"options": {"timeouts": 5}}, "task 't': timeouts is a field of a task, not an option"),
         ({"schema": "{}"}, "task 't': schema must be a JSON Schema as a dict, not str"),
         ({"schema": {}, "options": {"schema": {}}}, "task 't': schema is given twice: as a field and in options"),

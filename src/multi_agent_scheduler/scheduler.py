@@ -82,6 +82,8 @@ class MultiAgentScheduler:
         if isinstance(max_running, bool) or not isinstance(max_running, int) or max_running < 1:
             raise InvalidOption(f"max_running must be a whole number from 1, not {max_running!r}")
         self.agents: dict[str, Agent] = _named(agents)
+        if routes is not None and not isinstance(routes, Mapping):
+            raise InvalidConfiguration(f"routes must map task types to names of agents, not {routes!r}")
         self._routes = dict(routes or {})
         for task_type, name in self._routes.items():
             self._check_agent(name, f"routes[{task_type!r}]")
@@ -144,7 +146,7 @@ class MultiAgentScheduler:
         return self._routes.get(task.task_type, self._default)
 
     def _check_agent(self, name: str, where: str) -> None:
-        if name not in self.agents:
+        if not isinstance(name, str) or name not in self.agents:
             raise UnknownAgent(f"{where}: unknown agent {name!r}; the agents are {', '.join(sorted(self.agents))}")
 
     # --- running --------------------------------------------------------------------------------------------------

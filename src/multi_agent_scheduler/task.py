@@ -161,7 +161,7 @@ class Task(_TaskOptions, frozen=True, omit_defaults=True):
             self._refuse(f"on_failure must be 'skip' or 'run', not {self.on_failure!r}")
         if self.timeouts is not None and not isinstance(self.timeouts, Timeouts):
             self._refuse(f"timeouts must be a Timeouts, not {self.timeouts!r}")
-        if not isinstance(self.options, Mapping):
+        if not isinstance(self.options, Mapping) or not all(isinstance(name, str) for name in self.options):
             self._refuse(f"options must be a dict of keywords, not {self.options!r}")
         if "timeouts" in self.options:
             self._refuse("timeouts is a field of a task, not an option")

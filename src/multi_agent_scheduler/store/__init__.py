@@ -36,6 +36,8 @@ def opened(url: str) -> Store:
     """
     if url == "memory://":
         return MemoryStore()
+    if not isinstance(url, str):
+        raise InvalidConfiguration(f"store must be 'memory://', 'sqlite:///FILE' or a Store, not {url!r}")
     path, _, query = url.removeprefix("sqlite:///").partition("?")
     if not url.startswith("sqlite:///") or not path:
         raise InvalidConfiguration(f"store must be 'memory://' or 'sqlite:///FILE', not {url!r}")
