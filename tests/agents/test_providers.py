@@ -17,7 +17,7 @@ from multi_agent_scheduler.agents import (
 )
 from multi_agent_scheduler.agents.http import HttpAgent
 from multi_agent_scheduler.agents.models import max_output_tokens
-from multi_agent_scheduler.errors import InvalidConfiguration, InvalidRequest, RateLimitError
+from multi_agent_scheduler.errors import InvalidConfiguration, InvalidOption, InvalidRequest, RateLimitError
 from multi_agent_scheduler.records import TERMINALS, CallStarted, Completed
 from multi_agent_scheduler.wire import anthropic, gemini, openai_chat, openai_responses
 from tests.wire.replay import Recording, decode, recordings
@@ -240,3 +240,10 @@ def test_agents_show_what_they_are_without_their_key() -> None:
     assert repr(ClaudeAgent(KEY)) == "ClaudeAgent(model='claude-sonnet-5', base_url='https://api.anthropic.com')"
     shown: Any = repr(CompatibleAgent(KEY, base_url="https://h/v1"))
     assert shown == "CompatibleAgent(model=None, base_url='https://h/v1')"
+
+
+@pytest.mark.parametrize("model", ["../../files", "models/../x", ".."])
+async def test_a_geminis_model_leads_to_no_other_address(model: str) -> None:
+    async with GeminiAgent(KEY, base_url="http://127.0.0.1:1") as agent:
+        with pytest.raises(InvalidOption, match=r"^model must be the name of a model, not "):
+            await agent.call("Hi", model=model)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import quote
 
-from ..errors import ErrorInfo
+from ..errors import ErrorInfo, InvalidOption
 from ..request import Request
 from ..wire import gemini
 from ..wire.decoder import StreamDecoder
@@ -30,6 +30,8 @@ class GeminiAgent(HttpAgent):
 
     def _exchange(self, request: Request) -> tuple[str, dict[str, Any], StreamDecoder]:
         model = self._model(request) or ""
+        if ".." in model.split("/"):  # it would lead to another address
+            raise InvalidOption(f"model must be the name of a model, not {model!r}")
         path = model if "/" in model else f"models/{model}"
         body = gemini.build_request(request, model=model)
         return f"/v1beta/{quote(path)}:streamGenerateContent?alt=sse", body, gemini.Decoder()
