@@ -13,7 +13,7 @@ _HOUR = 3_600_000.0
 
 def memory(setting: Setting) -> Report:
     """Resident memory per stream, 1,000 streams open at once, over bare aiohttp's."""
-    names = ["aiohttp", "call_stream", "execute_task_stream", "openai SDK"]
+    names = ["aiohttp", "call_stream", "execute_task_stream"]
     rounds = min(setting.rounds, 3)
     notes: list[str] = []
     with Provider() as provider:
