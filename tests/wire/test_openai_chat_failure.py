@@ -74,3 +74,24 @@ class TestDecodeError:
     )
     def test_anything_at_all(self, status: int, body: bytes) -> None:
         assert decode_error(status, {}, body).code
+
+
+NOW = "Sun, 06 Nov 1994 08:49:37 GMT"
+
+
+@pytest.mark.parametrize(
+    ("after", "date", "seconds"),
+    [
+        ("Sun, 06 Nov 1994 08:50:07 GMT", NOW, 30.0),
+        ("Sun, 06 Nov 1994 08:49:07 GMT", NOW, 0.0),
+        ("Sun, 06 Nov 1994 08:50:07 GMT", None, None),
+        ("Sun, 06 Nov 1994 08:50:07 GMT", "now, or so", None),
+        ("Sun, 99 Nov 99999 99:99:99 GMT", NOW, None),
+        ("soon", NOW, None),
+    ],
+)
+def test_a_date_to_retry_after_is_counted_from_the_date_of_the_answer(
+    after: str, date: str | None, seconds: float | None
+) -> None:
+    headers = {"retry-after": after} if date is None else {"retry-after": after, "date": date}
+    assert decode_error(429, headers, b"").retry_after == seconds

@@ -113,9 +113,9 @@ def from_status(status: int) -> str:
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:
-    """Seconds from ``retry-after-ms`` or ``retry-after`` (RFC 9110, 10.2.3; its date form needs a clock).
+    """Seconds from ``retry-after-ms`` or ``retry-after`` (RFC 9110, 10.2.3); a date is taken by the answer's own clock.
 
-    ``headers`` has lower-case names. Negative and unreadable values give None.
+    ``headers`` has lower-case names. Negative and unreadable values give None, and so does a date without ``date``.
     """
     for name, scale in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
         try:
@@ -124,7 +124,21 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
             continue
         if 0 <= value < 1e9:
             return value
-    return None
+    then, now = _moment(headers.get("retry-after")), _moment(headers.get("date"))
+    return None if then is None or now is None else max(0.0, then - now)
+
+
+def _moment(date: str | None) -> float | None:
+    """Seconds since 1970 for a date of HTTP's (RFC 9110, 5.6.7)."""
+    if not date or "," not in date:
+        return None
+    from email.utils import mktime_tz, parsedate_tz  # only few need it
+
+    try:
+        fields = parsedate_tz(date)
+        return None if fields is None else float(mktime_tz(fields))
+    except (ValueError, OverflowError, IndexError, TypeError):
+        return None
 
 
 def classify(
