@@ -143,6 +143,9 @@ def main() -> None:
             asyncio.run(_serve(CONTENDERS[name]))
     except ModuleNotFoundError as error:
         _say({"missing": error.name})
+    except Exception as error:
+        _say({"error": f"{type(error).__name__}: {error}"})
+        raise
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ def first_chunk(setting: Setting) -> Report:
             # The first stream opens the connection.
             return median(clients[name].ask("first", root, _ASKED + 1)["seconds"][1:]) * 1e3
 
-        found = turns(list(clients), rounds, act)
+        found = turns(list(clients), rounds, act, notes)
     rows, budgets = [], []
     for name, times in found.items():
         added = [time - bare for time, bare in zip(times, found["aiohttp"], strict=True)]

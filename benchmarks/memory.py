@@ -27,7 +27,7 @@ def memory(setting: Setting) -> Report:
                     notes.append(f"SKIPPED  {name}: {reason} is not installed (make bench installs it)")
                     return None
 
-        found = turns(names, rounds, act)
+        found = turns(names, rounds, act, notes)
     measured = {name: [figure for figure in figures if figure is not None] for name, figures in found.items()}
     bare = median(measured["aiohttp"])
     rows, budgets = [], []

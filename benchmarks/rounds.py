@@ -17,7 +17,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, NamedTuple, Self
 
-__all__ = ["Client", "Provider", "Setting", "Unavailable", "available", "pinned", "turns"]
+__all__ = ["Broken", "Client", "Provider", "Setting", "Unavailable", "available", "pinned", "turns"]
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 
@@ -34,6 +34,10 @@ class Setting(NamedTuple):
 
 class Unavailable(Exception):
     """A contender that cannot run here: its package is not installed."""
+
+
+class Broken(Exception):
+    """A contender that failed while it was measured; what it said is on stderr."""
 
 
 def _cpus() -> list[int]:
@@ -103,13 +107,15 @@ class Client(_Process):
         self.name = name
 
     def ask(self, do: str, root: str, count: int) -> dict[str, Any]:
-        """One command of benchmarks/client.py. Raises Unavailable if the contender's package is not there."""
+        """One command of benchmarks/client.py. Raises Unavailable or Broken."""
         assert self._process.stdin is not None
         self._process.stdin.write(json.dumps({"do": do, "root": root, "count": count}) + "\n")
         self._process.stdin.flush()
         answer: dict[str, Any] = json.loads(self._line())
         if "missing" in answer:
             raise Unavailable(answer["missing"])
+        if "error" in answer:
+            raise Broken(answer["error"])
         return answer
 
 
@@ -125,16 +131,29 @@ def available(
             client.ask("stream", provider.root(20, 0), 10)
         except Unavailable as reason:
             notes.append(f"SKIPPED  {name}: {reason} is not installed (make bench installs it)")
+        except Broken as reason:
+            notes.append(f"FAILED  {name}: {reason}")
         else:
             clients[name] = client
     return clients, notes
 
 
-def turns(names: list[str], rounds: int, act: Callable[[str], Any]) -> dict[str, list[Any]]:
-    """``act(name)`` for each name in each round; every second round backwards."""
+def turns(
+    names: list[str], rounds: int, act: Callable[[str], Any], notes: list[str] | None = None
+) -> dict[str, list[Any]]:
+    """``act(name)`` for each name in each round; every second round backwards.
+
+    With ``notes``, one that raises Broken is left out from then on, and said there.
+    """
     found: dict[str, list[Any]] = {name: [] for name in names}
     for number in range(rounds):
-        for name in names if number % 2 == 0 else names[::-1]:
-            found[name].append(act(name))
+        for name in list(found) if number % 2 == 0 else list(found)[::-1]:
+            try:
+                found[name].append(act(name))
+            except Broken as reason:
+                if notes is None:
+                    raise
+                notes.append(f"FAILED  {name}: {reason}")
+                del found[name]
             time.sleep(0.05)  # sockets of the one before close
     return found

@@ -44,7 +44,8 @@ def spread(setting: Setting) -> Report:
 def burst(setting: Setting) -> Report:
     """CPU per chunk, everything at once."""
     report, costs = _report("Burst", _CHAT, setting, _BURST)
-    report.budgets.append(Budget("call_stream, us per chunk", median(costs["call_stream"]), 12))
+    if "call_stream" in costs:
+        report.budgets.append(Budget("call_stream, us per chunk", median(costs["call_stream"]), 12))
     return report
 
 
@@ -118,7 +119,7 @@ def _answers(names: list[str], setting: Setting, pace: _Pace) -> tuple[dict[str,
             setting.say(f"{name}: {_microseconds(answer, setting):.1f} us")
             return answer
 
-        return turns(list(clients), setting.rounds, act), notes
+        return turns(list(clients), setting.rounds, act, notes), notes
 
 
 def _microseconds(answer: dict[str, Any], setting: Setting) -> float:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from benchmarks.figures import Budget, Report, Row, interval, median, ratios, shown
 from benchmarks.provider import PROTOCOLS, render, text_of
+from benchmarks.rounds import Broken, Client, turns
 from benchmarks.server import Pacer, Provider
 
 from multi_agent_scheduler import ClaudeAgent, OpenAIAgent
@@ -99,3 +100,22 @@ def test_a_missed_budget_is_shown_as_missed() -> None:
     assert lines[5].split()[0] == "MISSED"
     assert lines[6].strip() == "SKIPPED  third"
     assert [budget["met"] for budget in report.plain()["budgets"]] == [True, False]
+
+
+def test_a_contender_that_breaks_is_said_and_left_out() -> None:
+    notes: list[str] = []
+
+    def act(name: str) -> str:
+        if name == "bad":
+            raise Broken("it broke")
+        return name
+
+    assert turns(["good", "bad"], 3, act, notes) == {"good": ["good"] * 3}
+    assert notes == ["FAILED  bad: it broke"]
+    with pytest.raises(Broken):
+        turns(["bad"], 1, act)
+
+
+def test_a_client_that_cannot_connect_is_broken() -> None:
+    with Client("raw") as client, pytest.raises(Broken, match="ConnectionRefused"):
+        client.ask("stream", "http://127.0.0.1:1", 1)
