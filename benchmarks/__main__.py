@@ -19,6 +19,7 @@ from .imports import imports
 from .local_model import guide, local
 from .memory import memory
 from .rounds import Setting
+from .store import store
 from .streaming import anthropic, burst, paced, responses, spread, transport
 
 _BENCHMARKS: Final[dict[str, Callable[[Setting], Report]]] = {
@@ -30,6 +31,7 @@ _BENCHMARKS: Final[dict[str, Callable[[Setting], Report]]] = {
     "first-chunk": first_chunk,
     "memory": memory,
     "import": imports,
+    "store": store,
     "local": local,
     "guide": guide,
     "transport": transport,
@@ -38,6 +40,7 @@ _ON_REQUEST: Final = frozenset({"transport"})  # run only when named
 _PACKAGES: Final = (
     "aiohttp",
     "anthropic",
+    "apsw",
     "httptools",
     "litellm",
     "msgspec",
@@ -101,7 +104,7 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run, print, and write what was found. A missed budget is a figure, not a failure: the code is 0."""
+    """Run, print, and write what was found: 1 if a contender broke. A missed budget is a figure, not a failure."""
     options = _options(arguments)
 
     def say(text: str) -> None:
@@ -113,6 +116,7 @@ def main(arguments: list[str] | None = None) -> int:
     print("{cpus} x {cpu}, {memory_gib} GiB, Linux {kernel}, Python {python}".format(**machine))
     chosen = {name: value for name, value in setting._asdict().items() if name != "say"}
     found: dict[str, Any] = {"machine": machine, "setting": chosen, "benchmarks": {}}
+    broken = False
     for name in options.names or [name for name in _BENCHMARKS if name not in _ON_REQUEST]:
         start = time.perf_counter()
         report = _BENCHMARKS[name](setting)
@@ -120,7 +124,8 @@ def main(arguments: list[str] | None = None) -> int:
         found["benchmarks"][name] = {**report.plain(), "seconds": round(time.perf_counter() - start, 1)}
         if options.json:  # after each, so that an interrupted run leaves what it found
             options.json.write_text(json.dumps(found, indent=2) + "\n")
-    return 0
+        broken = broken or any(note.startswith("FAILED") for note in report.notes)
+    return int(broken)
 
 
 if __name__ == "__main__":

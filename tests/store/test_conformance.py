@@ -52,7 +52,30 @@ class Schedules(RuleBasedStateMachine):
 
     @initialize()
     def begin(self) -> None:
-        self.run(self.model.begin())
+        async def act() -> None:
+            await self.model.begin()
+            await self.model.submit(["a", "b"])
+            await self.model.claim("a")
+
+        self.run(act())
+
+    @rule(
+        steps=st.lists(st.tuples(st.sampled_from(["append", "append", "finish", "expire", "read"]), names), max_size=6),
+        pauses=st.integers(0, 3),
+        crash=st.booleans(),
+    )
+    def many_in_one_turn(self, steps: list[tuple[str, str]], pauses: int, crash: bool) -> None:
+        """What is done before the loop, or the writer, has had its turn; then perhaps a crash at once."""
+
+        async def act() -> None:
+            for what, name in steps:
+                await self.step(what, name, *([2] if what == "append" else []))
+            for _ in range(pauses):
+                await asyncio.sleep(0)
+            if crash:
+                await self.model.crash()
+
+        self.run(act())
 
     @rule(some=st.lists(names, min_size=1, max_size=3))
     def submit(self, some: list[str]) -> None:

@@ -18,6 +18,7 @@ from multi_agent_scheduler.conformance import everything
 from multi_agent_scheduler.errors import InvalidConfiguration, InvalidOption, StoreClosed, StoreError, StreamNotFound
 from multi_agent_scheduler.records import Completed, Record, Text
 from multi_agent_scheduler.store import MemoryStore, engine, opened, schema
+from multi_agent_scheduler.store.changes import Change, Pile
 from multi_agent_scheduler.store.core import StreamSpec
 from multi_agent_scheduler.store.follow import Follower
 from multi_agent_scheduler.store.pack import Stretch, pack
@@ -473,9 +474,12 @@ async def test_when_the_disk_is_full_everybody_is_told_and_nothing_unkept_is_sho
 
 def _limit_pages(store: SQLiteStore) -> None:
     """Let the writer find that there is no room for many more pages."""
-    from multi_agent_scheduler.store.changes import Statement
 
-    store._begun().changes.append(Statement("PRAGMA max_page_count = 40"))
+    class Limit(Change):
+        def apply(self, pile: Pile) -> None:
+            pile.database.execute("PRAGMA max_page_count = 40")
+
+    store._begun().changes.append(Limit())
 
 
 def test_a_file_size_limit_stops_the_store(tmp_path: Path) -> None:
@@ -484,6 +488,7 @@ def test_a_file_size_limit_stops_the_store(tmp_path: Path) -> None:
 import asyncio, resource, sys
 from multi_agent_scheduler.errors import StoreClosed
 from multi_agent_scheduler.records import Text
+from multi_agent_scheduler.store.changes import Change, Pile
 from multi_agent_scheduler.store.core import StreamSpec
 from multi_agent_scheduler.store.sqlite import SQLiteStore
 async def main():

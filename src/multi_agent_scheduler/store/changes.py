@@ -8,14 +8,50 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from ..errors import StoreError
-from .core import StreamSpec
+from .core import StreamInfo, StreamSpec
 from .engine import CONSTRAINT, Database, DatabaseError
 from .pack import Stretch, join, pack, split
 from .schema import SEQ_BITS
 
-__all__ = ["Change", "Fold", "Statement", "Submit", "Trim"]
+__all__ = ["Change", "Fold", "Pile", "Progress", "Submit", "Trim"]
 
 _BLOCK_BYTES: Final = 160_000  # as limits count them: about 4,400 chunks of 4 characters; read as a unit
+
+
+# Each statement lets other threads run and then waits for its turn, so the rows of a commit go into as few as can be.
+# So many rows to a statement, so that there are few different ones:
+_ROWS: Final = (64, 16, 4, 1)
+_INSERT_BLOCKS: Final = {
+    count: f"INSERT INTO blocks VALUES {', '.join(['(?, ?)'] * count)}" for count in _ROWS
+}  # fmt: skip
+_UPDATE_STREAMS: Final = {
+    count: "UPDATE streams SET state = new.column2, epoch = new.column3, seq = new.column4, size = new.column5, "
+    "stop_reason = new.column6, ended_at = new.column7, body = iif(new.column7 IS NULL, body, NULL) "
+    f"FROM (VALUES {', '.join(['(?, ?, ?, ?, ?, ?, ?)'] * count)}) AS new WHERE number = new.column1"
+    for count in _ROWS
+}
+
+
+class Pile:
+    """Rows that a commit has gathered."""
+
+    def __init__(self, database: Database) -> None:
+        self.database = database
+        self.blocks: list[tuple[Any, ...]] = []
+        self.streams: dict[int, tuple[Any, ...]] = {}
+
+    def write(self) -> None:
+        """Write them. Raises DatabaseError."""
+        self._write(_INSERT_BLOCKS, self.blocks)
+        self._write(_UPDATE_STREAMS, list(self.streams.values()))
+        self.blocks, self.streams = [], {}
+
+    def _write(self, statements: dict[int, str], rows: list[tuple[Any, ...]]) -> None:
+        start = 0
+        for count in _ROWS:
+            while len(rows) - start >= count:
+                self.database.execute(statements[count], [it for row in rows[start : start + count] for it in row])
+                start += count
 
 
 class Change(ABC):
@@ -24,21 +60,21 @@ class Change(ABC):
     __slots__ = ()
 
     @abstractmethod
-    def apply(self, database: Database) -> None:
-        """Do it, inside a transaction. Raises DatabaseError."""
+    def apply(self, pile: Pile) -> None:
+        """Do it, inside a transaction, or put it on the pile. Raises DatabaseError."""
 
 
-class Statement(Change):
-    """A plain statement."""
+class Progress(Change):
+    """Where a stream has got to: the number and the columns that change in its life. The last of a commit holds."""
 
-    __slots__ = ("_statement", "_values")
+    __slots__ = ("_row",)
 
-    def __init__(self, statement: str, *values: Any) -> None:
-        self._statement = statement
-        self._values = values
+    def __init__(self, number: int, info: StreamInfo, seq: int, size: int) -> None:
+        """``seq`` and ``size`` are those of what is in its blocks."""
+        self._row = (number, info.state, info.epoch, seq, size, info.stop_reason, info.ended_at)
 
-    def apply(self, database: Database) -> None:
-        database.execute(self._statement, self._values)
+    def apply(self, pile: Pile) -> None:
+        pile.streams[self._row[0]] = self._row
 
 
 class Submit(Change):
@@ -53,7 +89,8 @@ class Submit(Change):
         self.done = done
         self.refused: StoreError | None = None
 
-    def apply(self, database: Database) -> None:
+    def apply(self, pile: Pile) -> None:
+        database = pile.database
         rows = [
             (number, spec.stream_id, spec.task_id, spec.plan_id, spec.owner, self.now, spec.body)
             for number, spec in zip(self.numbers, self.specs, strict=True)
@@ -92,7 +129,7 @@ class Fold(Change):
         self._size = size
         self._since = since
 
-    def apply(self, database: Database) -> None:
+    def apply(self, pile: Pile) -> None:
         low = self._number << SEQ_BITS
         final = self._since is not None
         blocks: list[tuple[int, bytes]] = []
@@ -103,13 +140,14 @@ class Fold(Change):
                 seq += len(part.records)
                 blocks.append((low | seq, pack(part, press=final)))
         if self._since is not None and self._since < self._after:
-            where = (low | self._since, low | self._after)
+            pile.write()  # they may be there
+            database, where = pile.database, (low | self._since, low | self._after)
             smaller = database.execute("SELECT data FROM blocks WHERE id > ? AND id <= ? ORDER BY id", where)
             database.execute("DELETE FROM blocks WHERE id > ? AND id <= ?", where)
             first = blocks[:1] or [(low | self._after, b"")]
             merged = join([*(data for (data,) in smaller), *(data for _, data in blocks[:1])], press=True)
             blocks[:1] = [(first[0][0], merged)]
-        database.executemany("INSERT INTO blocks VALUES (?, ?)", blocks)
+        pile.blocks += blocks
 
 
 class Trim(Change):
@@ -117,5 +155,5 @@ class Trim(Change):
 
     __slots__ = ()
 
-    def apply(self, database: Database) -> None:
-        database.execute("DELETE FROM journal")
+    def apply(self, pile: Pile) -> None:
+        pile.database.execute("DELETE FROM journal")

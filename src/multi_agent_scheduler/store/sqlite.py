@@ -13,13 +13,13 @@ import os
 import time
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from ..errors import InvalidOption, StoreClosed, StoreError, WrongLoop
 from ..records import TERMINALS, Record, terminal_name
 from .archive import Archive
 from .base import Log, Store
-from .changes import Statement, Submit, Trim
+from .changes import Submit, Trim
 from .core import Core, Fenced, Lease, StreamInfo, StreamSpec, StreamState
 from .owner import OwnerServer
 from .pack import measure
@@ -194,7 +194,7 @@ class SQLiteStore(Store):
         self._check_open()
         self._check_live(stream_id, "claimed")
         lease = self._core.claim(stream_id)
-        self._change(stream_id, "state = 'running', epoch = ?", lease.epoch)
+        self._changed(stream_id)
         claimed = self._waiting()
         self._begun().waiters.append(claimed)
         try:
@@ -210,7 +210,7 @@ class SQLiteStore(Store):
         self._check_open()
         self._check_live(stream_id, "expired")
         self._core.expire(stream_id)
-        self._change(stream_id, "state = 'queued'")
+        self._changed(stream_id)
 
     def cancel(self, stream_id: str, reason: str) -> bool:
         self._check_open()
@@ -219,7 +219,7 @@ class SQLiteStore(Store):
             return False
         first = self._core.cancel(stream_id, reason)
         if first:
-            self._change(stream_id, "stop_reason = ?", reason)
+            self._changed(stream_id)
         return first
 
     def append(self, lease: Lease, records: Sequence[Record]) -> int:
@@ -255,12 +255,6 @@ class SQLiteStore(Store):
         log, work = self._logs[lease.stream_id], self._begun()
         log.add(records, work.at, size)
         log.fold(work, final=True)
-        work.changes.append(
-            Statement(
-                "UPDATE streams SET state = ?, seq = ?, size = ?, ended_at = ?, body = NULL WHERE number = ?",
-                log.info.state, log.info.seq, log.info.size, now, log.number,
-            )
-        )  # fmt: skip
         work.shown[log] = log.tail.last
         self._grown(work, size)
         return first
@@ -332,9 +326,8 @@ class SQLiteStore(Store):
         future.add_done_callback(self._pending.discard)
         return future
 
-    def _change(self, stream_id: str, what: str, *values: Any) -> None:
-        number = self._logs[stream_id].number
-        self._begun().changes.append(Statement(f"UPDATE streams SET {what} WHERE number = ?", *values, number))
+    def _changed(self, stream_id: str) -> None:
+        self._begun().changes.append(self._logs[stream_id].progress())
 
     def _begun(self) -> Work:
         """The work of this turn of the loop; it is handed over when the turn ends."""

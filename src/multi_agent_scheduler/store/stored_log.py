@@ -10,7 +10,7 @@ import msgspec
 from ..records import Record
 from .archive import Archive
 from .base import Batch
-from .changes import Fold, Statement
+from .changes import Fold, Progress
 from .core import StreamInfo
 from .growing import GrowingLog, Tail, cut_batches
 from .writer import Work
@@ -26,7 +26,18 @@ _MERGE_BYTES: Final = 128 * 1024  # or so many bytes
 class StoredLog(GrowingLog):
     """A log: its newest records in memory while it grows, everything else on disk."""
 
-    __slots__ = ("_archive", "_fragments", "_merged", "_shown", "info", "number", "tail", "unfolded", "unfolded_size")
+    __slots__ = (
+        "_archive",
+        "_fragments",
+        "_in_blocks",
+        "_merged",
+        "_shown",
+        "info",
+        "number",
+        "tail",
+        "unfolded",
+        "unfolded_size",
+    )
 
     def __init__(self, number: int, info: StreamInfo, archive: Archive) -> None:
         super().__init__()
@@ -36,6 +47,7 @@ class StoredLog(GrowingLog):
         self.unfolded = 0  # records of the tail for which there is no block yet
         self.unfolded_size = 0
         self._shown = info.seq
+        self._in_blocks = (info.seq, info.size)
         self._archive = archive
         # What came in small blocks since the last large one: from which seq, how many bytes.
         self._merged = info.seq
@@ -68,14 +80,16 @@ class StoredLog(GrowingLog):
         self._fragments += self.unfolded_size
         merge = final or last - self._merged >= _MERGE_RECORDS or self._fragments >= _MERGE_BYTES
         work.changes.append(Fold(self.number, after, stretch, self.unfolded_size, self._merged if merge else None))
-        if not final:
-            work.changes.append(
-                Statement("UPDATE streams SET seq = ?, size = ? WHERE number = ?", last, self.info.size, self.number)
-            )
+        self._in_blocks = (last, self.info.size)
+        work.changes.append(self.progress())
         work.folded.append((self, last))
         self.unfolded = self.unfolded_size = 0
         if merge:
             self._merged, self._fragments = last, 0
+
+    def progress(self) -> Progress:
+        """Where the stream has got to."""
+        return Progress(self.number, self.info, *self._in_blocks)
 
     def show(self, last: int) -> None:
         """Everything up to ``last`` is kept for good."""

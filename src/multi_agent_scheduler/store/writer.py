@@ -21,7 +21,7 @@ import msgspec
 from ..errors import StoreClosed, StoreError
 from ..records import Record
 from . import schema
-from .changes import Change, Submit
+from .changes import Change, Pile, Submit
 from .core import StreamInfo
 from .engine import BUSY_MILLISECONDS, Database, DatabaseError, connect
 from .owner import Ownership
@@ -208,8 +208,10 @@ class Writer:
             return
         database.execute("BEGIN IMMEDIATE")
         try:
+            pile = Pile(database)
             for change in changes:
-                change.apply(database)
+                change.apply(pile)
+            pile.write()
             if entries:
                 self._journal(database, entries)
             database.execute("COMMIT")
