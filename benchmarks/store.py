@@ -244,12 +244,8 @@ def store(setting: Setting) -> Report:
             f"{of('memory store', 'cpu_us'):.0f} us CPU a record",
         ),
         ("replay of 10 MB, s", {"figure": of("replay")}, f"longest step {of('replay', 'longest_ms'):.1f} ms"),
-        (
-            "disk over text, closed",
-            {"figure": of("disk")},
-            f"{of('disk', 'at once'):.2f} at the moment of the last end",
-        ),
-        ("MiB for 32 MB more on disk", {"figure": of("memory")}, ""),
+        ("disk over text, closed", {"figure": of("disk")}, f"{of('disk', 'idle'):.2f} one second after the last end"),
+        ("MiB that 10 MB more of logs add", {"figure": of("memory")}, f"to {of('memory', 'at'):.0f}"),
     ]
     budgets = [
         Budget("us a record, 100 streams", 1e6 / of("throughput"), 20),
