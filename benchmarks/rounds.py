@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import subprocess
 import sys
 import time
@@ -18,6 +19,8 @@ from types import TracebackType
 from typing import Any, Final, NamedTuple, Self
 
 __all__ = ["Broken", "Client", "Provider", "Setting", "Unavailable", "available", "pinned", "turns"]
+
+_PATIENCE: Final = 120  # seconds for a round; the slowest contender takes some 15
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 
@@ -111,6 +114,9 @@ class Client(_Process):
         assert self._process.stdin is not None
         self._process.stdin.write(json.dumps({"do": do, "root": root, "count": count}) + "\n")
         self._process.stdin.flush()
+        if not select.select([self._process.stdout], [], [], _PATIENCE)[0]:
+            self._process.kill()
+            raise Broken(f"no answer in {_PATIENCE} s")
         answer: dict[str, Any] = json.loads(self._line())
         if "missing" in answer:
             raise Unavailable(answer["missing"])
