@@ -19,6 +19,7 @@ from .imports import imports
 from .local_model import guide, local
 from .memory import memory
 from .rounds import Setting
+from .serving import serving, serving_first, serving_held, serving_memory, serving_replay
 from .store import store
 from .streaming import anthropic, burst, paced, responses, spread, transport
 
@@ -32,6 +33,11 @@ _BENCHMARKS: Final[dict[str, Callable[[Setting], Report]]] = {
     "memory": memory,
     "import": imports,
     "store": store,
+    "serving": serving,
+    "serving-held": serving_held,
+    "serving-first": serving_first,
+    "serving-memory": serving_memory,
+    "serving-replay": serving_replay,
     "local": local,
     "guide": guide,
     "transport": transport,
@@ -45,6 +51,8 @@ _PACKAGES: Final = (
     "litellm",
     "msgspec",
     "openai",
+    "sse-starlette",
+    "uvicorn",
     "pydantic-ai-slim",
     "uvloop",
     "xllamacpp",

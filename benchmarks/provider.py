@@ -8,11 +8,17 @@ that serving costs one ``write`` per chunk and nothing else.
 from __future__ import annotations
 
 import json
+import time
 from functools import lru_cache
 from itertools import cycle, islice
 from typing import Any
 
-__all__ = ["PROTOCOLS", "render", "text_of"]
+__all__ = ["PROTOCOLS", "STAMP_EVERY", "render", "stamped", "text_of"]
+
+STAMP_EVERY = 25
+"""Of the streams that ask for stamps: every so many chunks one says when it was sent."""
+
+_STAMP = b" @0000000000000000"
 
 # Tokens as a model gives them: a space and a short word, now and then a comma or a line end. 4 characters on average.
 _TOKENS = (
@@ -28,6 +34,11 @@ _CREATED = 1_760_000_000
 def tokens(count: int) -> list[str]:
     """The answer of ``count`` chunks: the same words over and over."""
     return list(islice(cycle(_TOKENS), count))
+
+
+def stamped(write: bytes) -> bytes:
+    """The write with the time at which it is sent, in microseconds of the monotonic clock, if it has a place for it."""
+    return write.replace(_STAMP, b" @%016d" % (time.monotonic_ns() // 1000))
 
 
 def text_of(count: int) -> str:
@@ -165,9 +176,16 @@ def _framed(events: list[str]) -> bytes:
 
 
 @lru_cache(maxsize=64)
-def render(ending: str, count: int) -> tuple[bytes, ...]:
-    """The writes of a stream's body: ``count``, each with one token; the first also opens it, the last closes it."""
+def render(ending: str, count: int, *, stamps: bool = False) -> tuple[bytes, ...]:
+    """The writes of a stream's body: ``count``, each with one token; the first also opens it, the last closes it.
+
+    With ``stamps`` every 25th token is a place for :func:`stamped`.
+    """
     before, middle, after = PROTOCOLS[ending](count)
+    if stamps:
+        token = json.dumps(tokens(1)[0])
+        for index in range(STAMP_EVERY - 1, count, STAMP_EVERY):
+            middle[index] = middle[0].replace(token, json.dumps(_STAMP.decode()), 1)
     writes = [_framed([event]) for event in middle]
     writes[0] = _framed(before) + writes[0]
     writes[-1] += _framed(after) + b"0\r\n\r\n"

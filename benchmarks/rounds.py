@@ -16,9 +16,12 @@ from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self
 
-__all__ = ["Broken", "Client", "Provider", "Setting", "Unavailable", "available", "pinned", "turns"]
+if TYPE_CHECKING:
+    from .gateways import Gateway
+
+__all__ = ["Broken", "Client", "Load", "Provider", "Setting", "Unavailable", "available", "pinned", "turns"]
 
 _PATIENCE: Final = 120  # seconds for a round; the slowest contender takes some 15
 
@@ -95,11 +98,30 @@ class Provider(_Process):
 
     def __init__(self) -> None:
         super().__init__("benchmarks.server", str(pinned("provider")))
-        self._address = f"http://127.0.0.1:{self._line().strip()}"
+        self.port = int(self._line())
+        self._address = f"http://127.0.0.1:{self.port}"
 
     def root(self, chunks: int, delay: float, tick: float = 1) -> str:
         """The URL under which answers have that many chunks, ``delay`` milliseconds apart, at every ``tick``-th."""
         return f"{self._address}/n{chunks}/d{delay:.9g}/t{tick:g}"
+
+
+class Load(_Process):
+    """The load on a gateway, on the provider's core."""
+
+    def __init__(self) -> None:
+        super().__init__("benchmarks.load", str(pinned("provider")))
+
+    def ask(self, do: str, gateway: Gateway, **command: Any) -> dict[str, Any]:
+        """One command of benchmarks/load.py. Raises Broken."""
+        assert self._process.stdin is not None
+        command = {"do": do, "port": gateway.port, "path": gateway.path, **command}
+        self._process.stdin.write(json.dumps(command) + "\n")
+        self._process.stdin.flush()
+        answer: dict[str, Any] = json.loads(self._line())
+        if "error" in answer:
+            raise Broken(answer["error"])
+        return answer
 
 
 class Client(_Process):

@@ -9,7 +9,8 @@ A request says what it wants in its path, its query or its model's name, so that
 A delay of 0 is a burst. Paced, every chunk is one ``send``, and the streams' phases are spread evenly over the delay.
 The tick (1 ms unless said) is the grain of the server's clock: event loops keep time in milliseconds, so what a server
 sends to a hundred streams leaves in small groups. With a tick of 0 each chunk leaves at a time of its own, which is
-the dearest for a client: it falls asleep and wakes for every one of them.
+the dearest for a client: it falls asleep and wakes for every one of them. With ``-stamps`` in the model's name every
+25th chunk says when it was sent, which is how the lag behind a gateway is measured.
 
 One thread with one heap of due times sends all streams; the event loop only accepts connections and reads requests. A
 delay of an hour makes a stream that says one token and stays open.
@@ -29,7 +30,7 @@ import threading
 import time
 from itertools import count
 
-from .provider import PROTOCOLS, render
+from .provider import PROTOCOLS, STAMP_EVERY, render, stamped
 
 __all__ = ["main"]
 
@@ -49,9 +50,10 @@ _SPREAD = 0.6180339887498949  # the golden ratio spreads any number of phases ev
 class Stream:
     """One answer under way: the writes that are left."""
 
-    __slots__ = ("delay", "due", "fd", "next", "rest", "tick", "writes")
+    __slots__ = ("delay", "due", "fd", "next", "rest", "stamps", "tick", "writes")
 
-    def __init__(self, fd: int, writes: tuple[bytes, ...], delay: float, tick: float) -> None:
+    def __init__(self, fd: int, writes: tuple[bytes, ...], delay: float, tick: float, *, stamps: bool) -> None:
+        self.stamps = stamps
         self.fd = fd
         self.writes = writes
         self.delay = delay
@@ -109,8 +111,9 @@ class Pacer(threading.Thread):
             return False
         data = stream.rest
         if stream.next < len(stream.writes):
-            data += stream.writes[stream.next]
+            write = stream.writes[stream.next]
             stream.next += 1
+            data += stamped(write) if stream.stamps and not stream.next % STAMP_EVERY else write
         try:
             sent = os.write(stream.fd, data)
         except BlockingIOError:
@@ -159,11 +162,12 @@ class Provider(asyncio.Protocol):
         tick = _TICK.search(path) or _TICK.search(body)
         number = int(chunks[1]) if chunks else 100
         seconds = float(delay[1]) / 1000 if delay else 0.0
-        writes = render(ending, max(number, 1))
+        stamps = b"-stamps" in body
+        writes = render(ending, max(number, 1), stamps=stamps)
         if seconds and len(writes) > 1:
             self._transport.write(_HEAD + writes[0])
             fd = self._transport.get_extra_info("socket").fileno()
-            self._stream = Stream(fd, writes, seconds, float(tick[1]) / 1000 if tick else 0.001)
+            self._stream = Stream(fd, writes, seconds, float(tick[1]) / 1000 if tick else 0.001, stamps=stamps)
             self._pacer.add(self._stream)
         else:
             whole = _HEAD + b"".join(writes)
