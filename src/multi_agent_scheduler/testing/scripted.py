@@ -1,4 +1,4 @@
-"""For users' tests: an agent that plays a script, with no provider, no key and no clock."""
+"""An agent that plays a script, with no provider, no key and no clock."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import asyncio
 from collections.abc import Sequence
 from typing import TypeAlias
 
-from .agents.base import LeafAgent, Source
-from .agents.context import Context
-from .errors import AgentError, ErrorInfo, agent_error
-from .records import TERMINALS, Completed, Record, Text
-from .request import Request
-from .task import Timeouts
+from ..agents.base import LeafAgent, Source
+from ..agents.context import Context
+from ..errors import AgentError, ErrorInfo, agent_error
+from ..records import TERMINALS, Completed, Record, Text
+from ..request import Request
+from ..task import Timeouts
 
 __all__ = ["ScriptedAgent", "Step"]
 

@@ -1,0 +1,1 @@
+"""The whole scheduler under simulated schedules, on virtual time."""
