@@ -65,11 +65,13 @@ async def test_plain_lines_tell_what_happens_and_a_table_ends_them(shown: pytest
         done = await mas(shown, "run", "plan.json")
     lines = done.out.decode().splitlines()
     assert (done.code, done.err) == (0, "")
-    assert re.fullmatch(r"facts: running \(a, stream [0-9a-f]{32}\)", lines[0])
-    assert lines[1:4] == ["[facts] Bees", "[facts] fly", "facts: completed (stop)"]
-    assert lines[4].startswith("page: running (a, stream ")
-    assert lines[5:7] == ["[page] A page", "page: completed (stop)"]
-    assert re.search(r"\nfacts +a +\d+\.\d\d s +[\d-]+ +\d+ +completed \(stop\)\n", done.out.decode())
+    assert lines[:3] == ["facts", "└ page", ""]
+    assert re.fullmatch(r"facts: running \(a, stream [0-9a-f]{32}\)", lines[3])
+    assert lines[4:7] == ["[facts] Bees", "[facts] fly", "facts: completed (stop)"]
+    assert lines[7].startswith("page: running (a, stream ")
+    assert lines[8:10] == ["[page] A page", "page: completed (stop)"]
+    row = r"\nfacts +a +\d+\.\d\d s +[\d-]+ +\d+ +\d+\.\d\d s +completed \(stop\)\n"
+    assert re.search(row, done.out.decode())
     assert re.fullmatch(r"2 of 2 succeeded in \d+\.\d\d s\.", lines[-1])
     assert provider.requests[1].json["messages"][0]["content"] == "Write from: Bees\nfly"
 
@@ -196,8 +198,8 @@ async def test_on_a_terminal_each_task_has_a_line_and_the_table_stays(folder: Pa
         code, text, raw = await asyncio.to_thread(watch)
     assert code == 0, text
     assert "2 of 2 ended, 0 running" in text
-    assert re.search(r"completed +page +a +\d\.\d\d s +(-|\d+/s) +A page", text)
-    assert re.search(r"│ page +│ a +│ +\d+\.\d\d s │ +[\d-]+ │ +\d+ │ completed \(stop\)", text)
+    assert re.search(r"completed +└ page +a +\d\.\d\d s +(-|\d+/s) +A page", text)
+    assert re.search(r"│ page +│ a +│ +\d+\.\d\d s │ +[\d-]+ │ +\d+ │ +\d\.\d\d s │ completed \(stop\)", text)
     assert raw.count("\x1b[?25l") == raw.count("\x1b[?25h")
 
 

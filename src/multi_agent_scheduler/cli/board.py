@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from collections import deque
 from collections.abc import Iterator, Sequence
 from itertools import chain, islice
 from typing import TYPE_CHECKING, Final, Protocol
 
-from . import screen
+from ..task import Task
+from . import graph, screen
 from .screen import Lane
 from .terminal import printable
 
@@ -16,8 +18,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Board", "TaskLane", "fitting"]
 
-HEADINGS: Final = ("task", "agent", "first chunk", "chunks/s", "tokens", "ended")
-_MOST_NAME: Final = 24  # columns of a task's id or an agent's name
+HEADINGS: Final = ("task", "agent", "first chunk", "chunks/s", "tokens", "time", "ended")
+_MOST_NAME: Final = 24  # columns of a task's id, with what is drawn before it, or of an agent's name
 _LEAST_TAIL: Final = 10  # columns of a text's end
 _LOOKED_AT: Final = 500  # characters of which the last ones are shown
 _FIGURES: Final = 40  # columns for the state, the figures and the space between columns
@@ -30,6 +32,20 @@ class TaskLane(Lane):
     running: bool = False
     parents: Sequence[TaskLane] = ()
     """Those that it waits for."""
+    branch: str = ""
+    """What the plan's graph has before its name; ``others`` are the parents under which it does not stand, in words."""
+    others: str = ""
+
+    @property
+    def title(self) -> str:
+        """Its name in the graph."""
+        return self.branch + self.name
+
+    def figures(self) -> tuple[str, ...]:
+        """One text for each of the headings."""
+        *figures, ended = super().figures()
+        latency = (self.final or {}).get("latency")
+        return (*figures, "-" if latency is None or self.state == "skipped" else f"{latency:.2f} s", ended)
 
     @property
     def state(self) -> str:
@@ -42,6 +58,9 @@ class TaskLane(Lane):
 class Board(screen.Screen, Protocol):
     """A screen for tasks, which start one after the other."""
 
+    def draw(self, tasks: Sequence[Task]) -> None:
+        """Show how the tasks wait for each other, before they run."""
+
     def started(self, lane: TaskLane, stream_id: str) -> None:
         """A task runs."""
 
@@ -52,6 +71,11 @@ class PlainBoard(screen.Plain):
     def __init__(self) -> None:
         super().__init__(HEADINGS)
         self._held: dict[str, tuple[TaskLane, str]] = {}  # starts that are still to be told
+
+    def draw(self, tasks: Sequence[Task]) -> None:
+        lines = graph.overview(tasks, ascii_only=not _draws_lines(sys.stdout.encoding))
+        if lines:
+            self.note("\n".join([*lines, ""]))
 
     def started(self, lane: TaskLane, stream_id: str) -> None:
         self._held[lane.name] = lane, stream_id
@@ -85,6 +109,10 @@ class LiveBoard(screen.Live):
         self._count = 0
         super().__init__(console, HEADINGS)  # which draws once
 
+    def draw(self, tasks: Sequence[Task]) -> None:
+        if len(tasks) > graph.MOST:  # else the lines of the tasks are the graph
+            self.note("\n".join(graph.overview(tasks)))
+
     def started(self, lane: TaskLane, stream_id: str) -> None:  # noqa: ARG002
         self._running[lane.name] = lane
 
@@ -108,12 +136,14 @@ class LiveBoard(screen.Live):
             table.add_column(justify=justify, no_wrap=True, overflow="ellipsis")
         tail = max(_LEAST_TAIL, console.width - sum(widths) - _FIGURES)
         for lane in lanes:
-            cells = [_cut(lane.name, widths[0]), _cut(lane.protocol, widths[1])]
+            cells = [_cut(lane.title, widths[0]), _cut(lane.protocol, widths[1])]
             first = f"{lane.first - lane.began:.2f} s" if lane.count else "-"
             rate = "-" if lane.rate == "-" else f"{lane.rate}/s"
             text = " ".join(lane.text[-_LOOKED_AT:].split())[-tail:]
             if lane.final is not None and not lane.succeeded:
                 text = printable(lane.ended)[:tail]
+            elif lane.state == "waiting":
+                text = lane.others[:tail]
             state = Text(lane.state, style=_COLOURS.get(lane.state, "red"))
             table.add_row(state, *map(Text, (*cells, first, rate, text)))
         return Group(Text(f"{self._count} of {len(self._lanes)} ended, {len(self._running)} running"), table)
@@ -126,11 +156,19 @@ class LiveBoard(screen.Live):
 
     @staticmethod
     def _names(lanes: Sequence[TaskLane]) -> tuple[list[str], list[str]]:
-        return [lane.name for lane in lanes], [lane.protocol for lane in lanes]
+        return [lane.title for lane in lanes], [lane.protocol for lane in lanes]
 
 
 def _cut(text: str, width: int) -> str:
     return text if len(text) <= width else text[: width - 1] + "\u2026"
+
+
+def _draws_lines(encoding: str | None) -> bool:
+    try:
+        "\u2502\u251c\u2514".encode(encoding or "utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def fitting() -> Board:

@@ -17,7 +17,7 @@ from ..scheduler import MultiAgentScheduler
 from ..scheduling.plan import Plan
 from ..store import Store
 from ..task import Task
-from . import board, choice, place
+from . import board, choice, graph, place
 from .board import Board, TaskLane
 from .stopping import Stopping
 from .terminal import complain, one_line, printable
@@ -60,6 +60,7 @@ async def _run(tasks: Sequence[Task], agents: Mapping[str, Agent], store: Store)
 
             stopping.then(stop)
             bus.on(STREAM_STARTED, started)
+            shown.draw(tasks)
             shown.begin(list(lanes.values()))
             try:
                 async with patience:
@@ -75,7 +76,12 @@ async def _run(tasks: Sequence[Task], agents: Mapping[str, Agent], store: Store)
 
 
 def _lanes(tasks: Sequence[Task]) -> dict[str, TaskLane]:
-    lanes = {task.id: TaskLane(one_line(task.id), task.agent or "", "") for task in tasks}
+    """A lane for each task, in the order of the graph if it is drawn."""
+    rows = graph.tree(tasks) if len(tasks) <= graph.MOST else ()
+    lanes = {row.task_id: TaskLane(one_line(row.task_id), "", "", branch=row.branch, others=row.note) for row in rows}
+    for task in tasks:
+        lane = lanes.setdefault(task.id, TaskLane(one_line(task.id), "", ""))
+        lane.protocol = task.agent or ""
     for task in tasks:
         lanes[task.id].parents = [lanes[parent] for parent in task.depends_on]
     return lanes

@@ -26,6 +26,7 @@ _NARROW: Final = 80  # columns that the table needs
 _PICTURE_WIDTH: Final = 100  # columns
 _MOST_LINES: Final = 5  # of an answer in its panel
 _FRAME_LINES: Final = 3  # of a panel beside the answer: its borders and what was asked
+_WORDS: Final = ("agent", "protocol", "task", "ended")  # headings of columns that are words; the rest are figures
 _HEADINGS: Final = ("agent", "protocol", "first chunk", "chunks/s", "tokens", "ended")
 
 
@@ -184,8 +185,9 @@ class Live:
             self._console.print(_table(lanes, self._headings))
             return
         for lane in lanes:
-            name, protocol, first, rate, tokens, ended = lane.figures()
-            self.note(f"{name}, {protocol}: first chunk {first}, {rate} chunks/s, {tokens} tokens, {ended}")
+            name, protocol, first, rate, tokens, *more, ended = lane.figures()
+            rest = "".join(f", {heading} {figure}" for heading, figure in zip(self._headings[5:], more, strict=False))
+            self.note(f"{name}, {protocol}: first chunk {first}, {rate} chunks/s, {tokens} tokens{rest}, {ended}")
 
     def restore(self) -> None:
         os.write(sys.stdout.fileno(), b"\x1b[?25h\n")  # the cursor, which is hidden while the panels move
@@ -227,7 +229,7 @@ def _table(lanes: Sequence[Lane], headings: Sequence[str] = _HEADINGS) -> Table:
 
     table = Table(header_style="bold")
     for heading in headings:
-        table.add_column(heading, justify="right" if heading in ("first chunk", "chunks/s", "tokens") else "left")
+        table.add_column(heading, justify="left" if heading in _WORDS else "right")
     for lane in lanes:
         *figures, ended = lane.figures()
         table.add_row(*map(Text, figures), Text(ended, style="green" if lane.succeeded else "red"))
