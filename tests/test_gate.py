@@ -128,7 +128,7 @@ async def test_the_calls_of_a_task_carry_its_type_and_priority() -> None:
     agent = FunctionAgent(lambda prompt: words(prompt), name="f")
 
     def ask(**fields: Any) -> Awaitable[Permit]:
-        context = SchedulerContext(gate, {}, None, task=Task("t", "?", **fields))
+        context = SchedulerContext(gate, {}, Task("t", "?", **fields))
         return asyncio.ensure_future(context.permit(agent, 1))
 
     first = await ask(task_type="video")
@@ -145,9 +145,9 @@ async def words(prompt: str) -> AsyncIterator[Any]:
 
 
 async def test_the_usage_that_an_agent_reports_settles_its_call() -> None:
-    async with MultiAgentScheduler({"a": words}) as scheduler:
-        scheduler._gate = gate = Gate({"a": Limits(tokens_per_minute=1000)})
+    async with MultiAgentScheduler({"a": words}, limits={"a": Limits(tokens_per_minute=1000)}) as scheduler:
         result = await scheduler.execute_task(Task("t", "x" * 400))
         assert result.success
-        window = gate._admission._agents["a"].tokens
+        assert scheduler._execution is not None
+        window = scheduler._execution._gate._admission._agents["a"].tokens
         assert window is not None and window.used(asyncio.get_running_loop().time()) == 7

@@ -22,7 +22,8 @@ LAYERS: Final = (
     ("scheduling", "views", "wire"),
     ("blocking", "buffering", "events", "metrics", "pacing", "store"),
     ("agents",),
-    ("gate", "notices", "plans", "recovery", "runner", "scheduler", "submission", "worker"),
+    ("execution", "gate", "handles", "notices", "plans", "reading", "recovery", "roster", "runner", "scheduler")
+    + ("submission",),
     ("cli", "config", "conformance", "integrations", "planfile", "server", "testing"),
     ("", "__main__"),
 )

@@ -49,6 +49,7 @@ __all__ = [
     "ServerError",
     "StoreClosed",
     "StoreError",
+    "StreamExists",
     "StreamNotFound",
     "StreamReset",
     "UnknownAgent",
@@ -286,6 +287,10 @@ class StoreClosed(StoreError):
 
 class StreamNotFound(StoreError):
     """There is no such stream (or it is not this owner's, which is the same thing to the asker)."""
+
+
+class StreamExists(StoreError):
+    """A stream or a plan was to be made under an id that is taken. Nothing was submitted."""
 
 
 class CursorError(StoreError):

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from typing import Final
 
 import msgspec
@@ -15,11 +16,13 @@ from .errors import ErrorInfo, RequestOverLimit
 from .metrics import Metrics
 from .scheduling.admission import Admission, Answer, Ticket
 from .scheduling.limits import Limits
-from .task import Task, Timeouts
+from .submission import Terms
+from .task import Task
 
 __all__ = ["Gate", "SchedulerContext"]
 
 _NO_LIMITS: Final = Limits()
+_NOBODY: Final = Terms()
 
 # What a Call's failure says about the provider; of the codes that are not here it says nothing.
 _ANSWERS: Final[dict[str, Answer]] = {
@@ -137,26 +140,31 @@ class _Pass(Permit):
 class SchedulerContext(Context):
     """The context of a run: Calls are admitted by the scheduler's limits, as the task's type and priority have it.
 
-    ``key`` is who gets a fair share of an agent: a tenant, a plan.
+    An agent's limits are shared fairly between owners and, where there is no owner, between plans.
     """
 
     def __init__(
         self,
         gate: Gate,
         names: Mapping[int, str],
-        timeouts: Timeouts | None,
+        task: Task,
+        terms: Terms = _NOBODY,
         *,
-        task: Task | None = None,
-        key: str = "",
+        plan_id: str | None = None,
         metrics: Metrics | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        super().__init__(timeouts=timeouts)
+        super().__init__(timeouts=task.timeouts, trace=terms.trace)
+        self._clock = clock
+        self.owner = terms.owner
         self._metrics = metrics
         self._gate = gate
         self._names = names
-        self._task_type = "general" if task is None else task.task_type
-        self._priority = 0 if task is None else task.priority
-        self._key = key
+        self._task = task
+        self._key = terms.owner or plan_id or ""
+
+    def clock(self) -> float:
+        return self._clock()
 
     def count(self, name: str) -> None:
         if self._metrics is not None:
@@ -168,9 +176,9 @@ class SchedulerContext(Context):
     async def permit(self, agent: Agent, estimate: int) -> Permit:
         ticket = Ticket(
             self.name_of(agent),
-            task_type=self._task_type,
+            task_type=self._task.task_type,
             key=self._key,
-            priority=self._priority,
+            priority=self._task.priority,
             estimate=estimate,
         )
         return await self._gate.admit(ticket, agent.max_concurrent)

@@ -6,9 +6,10 @@ The decisions are :class:`~multi_agent_scheduler.scheduling.plan.Plan`'s; this i
 from __future__ import annotations
 
 import asyncio
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -23,8 +24,9 @@ if TYPE_CHECKING:
     from .records import Usage
     from .scheduling.plan import Plan, Skip
     from .store.base import Store
+    from .submission import Terms
 
-__all__ = ["Merge", "PlanResult", "PlanRun", "PlanView", "Span"]
+__all__ = ["Host", "Merge", "PlanResult", "PlanRun", "PlanView", "Span"]
 
 
 class Span(msgspec.Struct, frozen=True):
@@ -76,29 +78,49 @@ class PlanResult(Mapping[str, Result]):
         return total_usage(known) if known else None
 
 
-_Start: TypeAlias = "Callable[[PlanRun, str, Mapping[str, str]], None]"
+class Host(ABC):
+    """What runs the tasks of plans. Each of :meth:`begin`, :meth:`skip` and :meth:`stop` leads to one call of
+    :meth:`PlanRun.ended` for its task, or to one of :meth:`PlanRun.broken`."""
+
+    clock: Callable[[], float]
+
+    @abstractmethod
+    def begin(self, running: PlanRun, task_id: str, texts: Mapping[str, str]) -> None:
+        """Run a task; ``texts`` are those that its template may name."""
+
+    @abstractmethod
+    def skip(self, running: PlanRun, task_id: str, reason: str) -> None:
+        """Write the terminal of a task that will not run."""
+
+    @abstractmethod
+    def stop(self, stream_id: str, reason: str) -> bool:
+        """Stop a task, whether it has begun or not; true for the first who asks, in time."""
+
+    @abstractmethod
+    def finished(self, running: PlanRun) -> None:
+        """Every task of the plan has ended, or the plan cannot be finished."""
 
 
 class PlanRun:
-    """One execution of a plan in this process.
-
-    ``start_task`` begins a task, given the texts that its template may name; ``skip_task`` writes the terminal of one
-    that will not run; ``stop_task`` stops one. Each of them leads to one call of :meth:`ended`.
-    """
+    """One execution of a plan in this process: ``streams`` and ``agents`` are by task id, ``terms`` are all tasks'."""
 
     def __init__(
-        self, plan_id: str, plan: Plan, streams: Mapping[str, str], clock: Callable[[], float],
-        *, start_task: _Start, skip_task: Callable[[PlanRun, str, str], None], stop_task: Callable[[str, str], object],
-    ) -> None:  # fmt: skip
+        self,
+        host: Host,
+        plan_id: str,
+        plan: Plan,
+        streams: Mapping[str, str],
+        agents: Mapping[str, str],
+        terms: Terms,
+    ) -> None:
         self.plan_id = plan_id
         self.plan = plan
         self.streams = streams
+        self.agents = agents
+        self.terms = terms
         self.results: dict[str, Result] = {}
-        self.began = clock()
-        self._clock = clock
-        self._start_task = start_task
-        self._skip_task = skip_task
-        self._stop_task = stop_task
+        self._host = host
+        self._began = host.clock()
         self._spans: list[Span] = []
         self._starts: dict[str, float] = {}
         self._listeners: list[Callable[[str], None]] = []
@@ -129,7 +151,7 @@ class PlanRun:
 
     def ended(self, task_id: str, result: Result) -> None:
         """A task's terminal is in its log."""
-        now = self._clock() - self.began
+        now = self._now()
         start = self._starts.get(task_id, now)
         first = None if result.ttft is None else start + result.ttft
         self._spans.append(Span(task_id, result.agent, result.state, start, first, now))
@@ -146,17 +168,19 @@ class PlanRun:
         if not self._finished.done():
             self._finished.set_exception(error)
             self._finished.exception()  # looked at: whoever waits raises it, and nobody has to
+            self._host.finished(self)
             for broke in self._broke:
                 broke(error)
 
-    def stop(self, reason: str) -> None:
-        """Stop every task that runs; those that have not begun will not."""
+    def stop(self, reason: str) -> bool:
+        """Stop every task that runs; those that have not begun will not. True for the first who asks, in time."""
         if self._stopped is not None or self._finished.done():
-            return
+            return False
         self._stopped = reason
         for task_id, stream_id in self.streams.items():
             if self.plan.state(task_id) not in ("ended", "skipped"):
-                self._stop_task(stream_id, reason)
+                self._host.stop(stream_id, reason)
+        return True
 
     async def wait(self) -> PlanResult:
         """The results, once every task has ended. Raises StoreError if the store gave up.
@@ -175,23 +199,27 @@ class PlanRun:
 
     def _start(self, task_id: str) -> None:
         self.plan.started(task_id)
-        self._starts[task_id] = self._clock() - self.began
+        self._starts[task_id] = self._now()
         texts = {
             parent: self.results[parent].text if parent in self.results else "" for parent in self.plan.parents(task_id)
         }
-        self._start_task(self, task_id, texts)
+        self._host.begin(self, task_id, texts)
         for began in self._listeners:
             began(task_id)
 
     def _skip(self, skip: Skip) -> None:
-        self._skip_task(self, skip.id, skip.reason)
+        self._host.skip(self, skip.id, skip.reason)
         for began in self._listeners:
             began(skip.id)
 
     def _check_done(self) -> None:
         if self.plan.done and len(self.results) == len(self.streams) and not self._finished.done():
-            self._latency = self._clock() - self.began
+            self._latency = self._now()
             self._finished.set_result(None)
+            self._host.finished(self)
+
+    def _now(self) -> float:
+        return self._host.clock() - self._began
 
 
 class Merge:

@@ -2,14 +2,47 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+import re
+from collections.abc import Mapping
+from typing import Any, Final, Literal
 
 import msgspec
 
-from .errors import InvalidRequest, StoreError
+from .errors import InvalidOption, InvalidRequest, StoreError
 from .task import Task, Template, Timeouts
 
-__all__ = ["Submission", "pack", "unpack"]
+__all__ = ["Submission", "Terms", "pack", "terms", "unpack"]
+
+_FIELD: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")  # RFC 9110, section 5.6.2: token
+_VALUE: Final = re.compile(r"[\x20-\x7e]*")
+_OWNER_CHARACTERS: Final = 256
+
+
+class Terms(msgspec.Struct, frozen=True):
+    """On whose behalf something is run: its ``owner`` ("" is nobody in particular), and the fields that tell every
+    provider which ``trace`` its Calls belong to (``traceparent``)."""
+
+    owner: str = ""
+    trace: Mapping[str, str] = {}
+
+
+def terms(owner: str = "", trace: Mapping[str, str] | None = None) -> Terms:
+    """Raises InvalidOption for an owner or a trace that cannot be."""
+    if not isinstance(owner, str) or len(owner) > _OWNER_CHARACTERS:
+        raise InvalidOption(f"owner must be a string of at most {_OWNER_CHARACTERS} characters, not {owner!r}")
+    if trace is None:
+        return Terms(owner) if owner else _NOBODY
+    if not isinstance(trace, Mapping):
+        raise InvalidOption(f"trace must map names of header fields to their values, not {trace!r}")
+    for name, value in trace.items():
+        if not isinstance(name, str) or _FIELD.fullmatch(name) is None:
+            raise InvalidOption(f"trace: {name!r} cannot be the name of a header field")
+        if not isinstance(value, str) or _VALUE.fullmatch(value) is None:
+            raise InvalidOption(f"trace[{name!r}] must be printable ASCII, not {value!r}")
+    return Terms(owner, dict(trace))
+
+
+_NOBODY: Final = Terms()
 
 
 class Submission(msgspec.Struct, frozen=True):

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final, Literal, TypeAlias
 
 import msgspec
 
 from .errors import ErrorInfo, InvalidOption, InvalidRequest, InvalidTemplate
 from .records import StopReason, TerminalName, Usage
-from .request import Prompt
+from .request import Prompt, Request
 
 __all__ = ["DEFAULT_TIMEOUTS", "Result", "State", "Task", "Template", "Timeouts"]
 
@@ -135,6 +135,13 @@ class Task(_TaskOptions, frozen=True, omit_defaults=True):
         if type(self.depends_on) is list:
             msgspec.structs.force_setattr(self, "depends_on", tuple(self.depends_on))
 
+    @classmethod
+    def of(cls, request: Request, id: str, task_type: str = "general", **fields: Any) -> Task:  # noqa: A002
+        """The task that asks exactly this request: its messages, tools and every option. ``fields`` are the others of a
+        task (``agent``, ``priority``, ``timeouts``, ``metadata`` ...)."""
+        options = {name: value for name, value in _said(request) if name not in ("messages", "schema")}
+        return cls(id, request.messages, task_type, schema=request.schema, options=options, **fields)
+
     @property
     def keywords(self) -> Mapping[str, Any]:
         """The keywords for ``Agent.request``: ``options``, and ``schema`` if there is one."""
@@ -182,6 +189,13 @@ class Task(_TaskOptions, frozen=True, omit_defaults=True):
 
     def _refuse(self, what: str) -> None:
         raise InvalidRequest(f"task {self.id!r}: {what}")
+
+
+def _said(request: Request) -> Iterator[tuple[str, Any]]:
+    for name in request.__struct_fields__:
+        value = getattr(request, name)
+        if value is not None and value != () and value != {}:
+            yield name, value
 
 
 class Result(msgspec.Struct, frozen=True, kw_only=True):

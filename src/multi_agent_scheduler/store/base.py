@@ -93,7 +93,10 @@ class Store(ABC):
 
     @abstractmethod
     async def submit(self, specs: Sequence[StreamSpec]) -> None:
-        """Accept streams, all or none; when this returns they will not be lost. Raises StoreError and StoreClosed."""
+        """Accept streams, all or none; when this returns they will not be lost.
+
+        Raises StreamExists for an id that is taken, StoreError and StoreClosed.
+        """
 
     @abstractmethod
     def body(self, stream_id: str) -> bytes:

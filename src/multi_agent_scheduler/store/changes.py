@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any, Final
 
-from ..errors import StoreError
+from ..errors import StreamExists
 from .core import StreamInfo, StreamSpec
 from .engine import CONSTRAINT, Database, DatabaseError
 from .pack import Stretch, join, pack, split
@@ -87,7 +87,7 @@ class Submit(Change):
         self.numbers = range(first, first + len(specs))
         self.now = now
         self.done = done
-        self.refused: StoreError | None = None
+        self.refused: StreamExists | None = None
 
     def apply(self, pile: Pile) -> None:
         database = pile.database
@@ -106,7 +106,7 @@ class Submit(Change):
             if error.code != CONSTRAINT:
                 raise
             database.execute("ROLLBACK TO submitted")
-            self.refused = StoreError(f"the stream {self._taken(database)!r} exists already")
+            self.refused = StreamExists(f"the stream {self._taken(database)!r} exists already")
         database.execute("RELEASE submitted")
 
     def _taken(self, database: Database) -> str:

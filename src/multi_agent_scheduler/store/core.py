@@ -25,7 +25,7 @@ from typing import Literal, TypeAlias
 
 import msgspec
 
-from ..errors import LogFull, StoreError, StreamNotFound
+from ..errors import LogFull, StoreError, StreamExists, StreamNotFound
 from ..task import State
 
 __all__ = ["Core", "Fenced", "Lease", "StreamInfo", "StreamSpec", "StreamState"]
@@ -103,11 +103,11 @@ class Core:
         return info
 
     def submit(self, specs: Sequence[StreamSpec], now: float) -> list[StreamInfo]:
-        """New streams, queued: all of them, or none. Raises :class:`StoreError` if an id is taken."""
+        """New streams, queued: all of them, or none. Raises :class:`StreamExists` if an id is taken."""
         ids = {spec.stream_id for spec in specs}
         taken = next((spec.stream_id for spec in specs if spec.stream_id in self._streams), None)
         if taken is not None or len(ids) < len(specs):
-            raise StoreError(f"the stream {taken!r} exists already" if taken else "a stream is submitted twice")
+            raise StreamExists(f"the stream {taken!r} exists already" if taken else "a stream is submitted twice")
         infos = [StreamInfo(spec.stream_id, spec.task_id, spec.plan_id, spec.owner, created=now) for spec in specs]
         self._streams.update((info.stream_id, info) for info in infos)
         return infos

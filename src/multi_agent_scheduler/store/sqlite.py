@@ -15,7 +15,7 @@ from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Final
 
-from ..errors import InvalidOption, StoreClosed, StoreError, WrongLoop
+from ..errors import InvalidOption, StoreClosed, StoreError, StreamExists, WrongLoop
 from ..records import TERMINALS, Record, terminal_name
 from .archive import Archive
 from .base import Log, Store
@@ -175,7 +175,7 @@ class SQLiteStore(Store):
         ids = {spec.stream_id for spec in specs}
         taken = next((it for it in ids if it in self._core or it in self._submitting), None)
         if taken is not None or len(ids) < len(specs):
-            raise StoreError(f"the stream {taken!r} exists already" if taken else "a stream is submitted twice")
+            raise StreamExists(f"the stream {taken!r} exists already" if taken else "a stream is submitted twice")
         self._submitting |= ids
         done = self._waiting()
         submit = Submit(specs, self._next_number, self._clock(), done)
