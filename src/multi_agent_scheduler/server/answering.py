@@ -1,0 +1,133 @@
+"""Answering through a face: what was asked becomes a task, and its log the response."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Hashable, Sequence
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+
+from ..records import Record
+from ..store.base import Log
+from ..store.core import StreamInfo
+from ..task import Task
+from .exchange import Exchange
+from .face import Answer, Asked, Face, Headers, Leaving, Renderer
+from .relay import Opening, Relay
+
+if TYPE_CHECKING:
+    from ..handles import Handle
+
+__all__ = ["STREAM_HEADERS", "relayed", "respond", "stream", "whole"]
+
+STREAM_HEADERS: Final = (
+    (b"cache-control", b"no-store"),
+    (b"x-accel-buffering", b"no"),  # nginx passes on what comes as it comes
+)
+
+
+async def respond(exchange: Exchange, face: Face, asked: Asked) -> None:
+    """Run what was asked, and answer with it, streamed or whole.
+
+    Raises CallerError and Problem before anything is sent.
+    """
+    server = exchange.server
+    agent, model = server.chosen(asked.model)
+    request = msgspec.structs.replace(asked.request, model=model)
+    task = Task.of(request, asked.task_id or exchange.request_id, agent=agent, metadata=asked.metadata)
+    handle = await server.scheduler.submit(task, owner=exchange.owner)
+    info = server.scheduler.find(handle.stream_id, owner=exchange.owner)
+    if asked.streaming:
+        await stream(exchange, face, asked, info)
+    else:
+        await whole(exchange, face, asked, handle)
+
+
+async def stream(exchange: Exchange, face: Face, asked: Asked, info: StreamInfo) -> None:
+    """Answer with a stream from its start, new or old, until it has ended or the reader leaves.
+
+    The headers wait for the first content: a stream that fails before is answered as a whole, with its own status.
+    """
+    headers = [(b"content-type", face.content_type), *STREAM_HEADERS, *face.headers, *exchange.own_headers()]
+
+    def refusal(records: Sequence[Record]) -> Answer:
+        answer = face.whole(asked, info, records)
+        return msgspec.structs.replace(answer, headers=(*answer.headers, *exchange.own_headers()))
+
+    await relayed(
+        exchange, info, (face.name, asked.model, asked.options), lambda: face.renderer(asked, info),
+        Opening(headers, refusal=refusal), leaving=asked.leaving,
+    )  # fmt: skip
+
+
+async def relayed(
+    exchange: Exchange, info: StreamInfo, spelling: Hashable, make: Callable[[], Renderer], opening: Opening,
+    *, after: int = 0, leaving: Leaving = "continue",
+) -> None:  # fmt: skip
+    """Be a stream's reader for as long as the client is there, or until the response is complete.
+
+    Readers of one stream with the same ``spelling`` share what is rendered: it must name all that makes it differ.
+    """
+    server = exchange.server
+    stream_id = info.stream_id
+    log = server.scheduler.log(stream_id, owner=exchange.owner)
+    rendering = server.renderings.of((stream_id, spelling), lambda: log, make, after=after)
+    relay = Relay(rendering, make(), exchange.send, opening, after=after, direct=exchange.direct)
+    exchange.answered = True
+    server.attendance.enter(stream_id)
+    server.relays.add(relay)
+    try:
+        relay.start()
+        await _until(relay.over, exchange)
+    finally:
+        server.relays.discard(relay)
+        relay.leave()
+        exchange.status, exchange.written = relay.status, relay.written
+        server.attendance.leave(stream_id, leaving, ended=log.ended)
+
+
+async def _until(over: asyncio.Future[None], exchange: Exchange) -> None:
+    """Return when the response is complete or the client has left."""
+    if exchange.direct:  # there, receive() returns at the end of the response, too
+        await exchange.gone()
+        return
+    gone = asyncio.ensure_future(exchange.gone())
+    try:
+        await asyncio.wait({gone, over}, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        gone.cancel()
+        await asyncio.wait({gone})
+
+
+async def whole(exchange: Exchange, face: Face, asked: Asked, handle: Handle) -> None:
+    """Answer with all of a stream when it has ended. A client that leaves before is a reader that leaves."""
+    server, stream_id = exchange.server, handle.stream_id
+    log = server.scheduler.log(stream_id, owner=exchange.owner)
+    server.attendance.enter(stream_id)
+    result, gone = asyncio.ensure_future(handle.result()), asyncio.ensure_future(exchange.gone())
+    try:
+        await asyncio.wait({result, gone}, return_when=asyncio.FIRST_COMPLETED)
+        if not result.done():
+            return
+        result.result()
+        info = server.scheduler.find(stream_id, owner=exchange.owner)
+        await exchange.answer(face.whole(asked, info, everything(log)))
+    finally:
+        for waiting in (result, gone):
+            waiting.cancel()
+        await asyncio.wait({result, gone})
+        server.attendance.leave(stream_id, asked.leaving, ended=log.ended)
+
+
+def everything(log: Log) -> Sequence[Record]:
+    """All records of a log that are shown now."""
+    records: list[Record] = []
+    while some := log.read(len(records)):
+        records += some
+    return records
+
+
+def add_headers(answer: Answer, headers: Headers) -> Answer:
+    """The same answer with more headers."""
+    return msgspec.structs.replace(answer, headers=(*answer.headers, *headers))

@@ -1,0 +1,152 @@
+"""One request and its answer: reading within bounds, and answering."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+from urllib.parse import parse_qsl
+
+import msgspec
+
+from .face import Answer, Headers
+from .problem import Problem
+from .relay import Message, Send
+
+if TYPE_CHECKING:
+    from .app import Server
+
+__all__ = ["DIRECT", "Exchange"]
+
+_T = TypeVar("_T")
+
+DIRECT: Final = "multi_agent_scheduler.direct"
+"""The ASGI extension of a server whose ``send`` may be run by hand; see :mod:`.relay`."""
+
+_json: Final = msgspec.json.Encoder()
+
+
+class Exchange:
+    """A request, and the way to answer it. ``server`` is all that the handlers share."""
+
+    __slots__ = (
+        "_receive",
+        "answered",
+        "direct",
+        "headers",
+        "method",
+        "owner",
+        "parameters",
+        "path",
+        "query",
+        "request_id",
+        "scope",
+        "send",
+        "server",
+        "status",
+        "written",
+    )
+
+    def __init__(
+        self, server: Server, scope: Mapping[str, Any], receive: Callable[[], Awaitable[Message]], send: Send
+    ) -> None:
+        self.server = server
+        self.scope = scope
+        self.send = send
+        self._receive = receive
+        self.method: str = scope["method"]
+        self.path: str = scope["path"]
+        self.headers: dict[bytes, bytes] = dict(scope["headers"])
+        self.query: dict[str, str] = dict(
+            parse_qsl(scope.get("query_string", b"").decode("latin-1"), keep_blank_values=True, max_num_fields=100)
+        )
+        self.direct = DIRECT in scope.get("extensions", ())
+        self.parameters: dict[str, str] = {}
+        """What the path's places hold."""
+        self.owner = ""
+        """Whose request it is: every look-up of a stream names it."""
+        self.request_id = ""
+        self.status = 0
+        self.written = 0
+        self.answered = False
+
+    def header(self, name: bytes) -> str:
+        """A field of the request, by its name in lower case; empty if there is none."""
+        return self.headers.get(name, b"").decode("latin-1")
+
+    # --- reading --------------------------------------------------------------------------------------------------
+
+    async def body(self) -> bytes:
+        """The whole body. Raises Problem: 413 if it is too large, 408 if it does not come, 415 if it is no JSON."""
+        kind = self.header(b"content-type").partition(";")[0].strip().lower()
+        if kind != "application/json" and not kind.endswith("+json"):
+            said = f"not {kind[:100]!r}" if kind else "and the request has no content-type"
+            raise Problem(415, f"the body must be application/json, {said}")
+        settings = self.server.settings
+        length = self.header(b"content-length")
+        if length.isascii() and length.isdigit() and int(length[:20]) > settings.max_body:
+            raise Problem(413, f"the body is larger than {settings.max_body} bytes")
+        try:
+            async with asyncio.timeout(settings.body_timeout):
+                return await self._body(settings.max_body)
+        except TimeoutError:
+            closing = ((b"connection", b"close"),)
+            raise Problem(408, f"the body did not come within {settings.body_timeout:g} s", headers=closing) from None
+
+    async def _body(self, limit: int) -> bytes:
+        message = await self._receive()
+        first = message.get("body", b"")
+        if message["type"] == "http.request" and not message.get("more_body") and len(first) <= limit:
+            return bytes(first)
+        pieces, size = [first], len(first)
+        while message["type"] == "http.request" and message.get("more_body"):
+            message = await self._receive()
+            pieces.append(message.get("body", b""))
+            size += len(pieces[-1])
+            if size > limit:
+                raise Problem(413, f"the body is larger than {limit} bytes", headers=((b"connection", b"close"),))
+        if message["type"] == "http.disconnect":
+            raise ConnectionResetError("the client left before its request was complete")
+        return b"".join(pieces)
+
+    async def decoded(self, kind: type[_T]) -> _T:
+        """The body as a ``kind``. Raises Problem, naming the place in the JSON."""
+        return decoded(await self.body(), kind)
+
+    async def gone(self) -> None:
+        """Return when the client has left, or the response is complete."""
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+
+    # --- answering ------------------------------------------------------------------------------------------------
+
+    async def answer(self, answer: Answer) -> None:
+        """Send a whole response."""
+        headers = [(b"content-type", answer.content_type), *answer.headers, *self.own_headers()]
+        if answer.status == 204:
+            del headers[0]
+        else:
+            headers.append((b"content-length", b"%d" % len(answer.body)))
+        self.status, self.answered, self.written = answer.status, True, len(answer.body)
+        await self.send({"type": "http.response.start", "status": answer.status, "headers": headers})
+        await self.send({"type": "http.response.body", "body": answer.body})
+
+    async def json(self, value: Any, status: int = 200, headers: Headers = ()) -> None:
+        """Send a value as JSON."""
+        await self.answer(Answer(status, _json.encode(value), headers=((b"cache-control", b"no-store"), *headers)))
+
+    def own_headers(self) -> Headers:
+        """The fields that every answer to this request has."""
+        return ((b"x-request-id", self.request_id.encode("ascii")),)
+
+
+def decoded(body: bytes, kind: type[_T]) -> _T:
+    """JSON as a ``kind``. Raises Problem for what is no JSON, is nested too deep, or does not fit."""
+    try:
+        return msgspec.json.decode(body, type=kind)
+    except msgspec.ValidationError as error:
+        raise Problem(400, f"the body does not fit: {error}") from None
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise Problem(400, f"the body is no valid JSON: {error}") from None
+    except RecursionError:
+        raise Problem(400, "the body is nested too deep") from None

@@ -1,0 +1,81 @@
+"""What an answer says that is no success, before a face gives it its shape.
+
+The codes are those of :class:`~multi_agent_scheduler.errors.ErrorInfo`, so that a face has one vocabulary for what this
+server refuses and for what a provider did.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+from ..errors import (
+    CallerError,
+    CursorError,
+    ErrorInfo,
+    RequestOverLimit,
+    SchedulerError,
+    StoreError,
+    StreamNotFound,
+    UnknownAgent,
+)
+
+__all__ = ["Problem", "problem_of"]
+
+Headers = Sequence[tuple[bytes, bytes]]
+
+_CODES: Final = {
+    400: "invalid_request_error",
+    401: "authentication_error",
+    402: "budget_exceeded",
+    403: "permission_error",
+    404: "not_found_error",
+    408: "timeout_error",
+    413: "request_too_large",
+    429: "rate_limit_error",
+    500: "internal_error",
+    503: "overloaded_error",
+}
+
+
+class Problem(Exception):
+    """A request that is not answered with a success. ``detail`` is a sentence for the one who asked.
+
+    ``headers`` are sent with it. ``code`` follows from ``status`` unless it is given; any other 4xx is an invalid
+    request.
+    """
+
+    def __init__(
+        self, status: int, detail: str, *, code: str | None = None, headers: Headers = (), instance: str | None = None
+    ) -> None:
+        super().__init__(detail)
+        self.status = status
+        self.detail = detail
+        self.code = code or _CODES.get(status, "invalid_request_error")
+        self.headers = headers
+        self.instance = instance
+        """A link to what the problem is about, where there is one to follow."""
+
+    @property
+    def info(self) -> ErrorInfo:
+        """The same as an agent's failure would be told."""
+        return ErrorInfo(self.code, self.detail, status=self.status, retryable=self.status in (408, 429, 503))
+
+
+_STATUSES: Final[tuple[tuple[type[SchedulerError], int], ...]] = (
+    (StreamNotFound, 404),
+    (CursorError, 400),
+    (UnknownAgent, 404),
+    (RequestOverLimit, 400),
+    (CallerError, 400),
+    (StoreError, 503),
+)
+
+
+def problem_of(error: SchedulerError) -> Problem:
+    """The problem for one of this package's errors; a caller's mistake is told as it is."""
+    for kind, status in _STATUSES:
+        if isinstance(error, kind):
+            detail = str(error) if status < 500 else "the store cannot do its work at the moment"
+            return Problem(status, detail, headers=() if status < 500 else ((b"retry-after", b"1"),))
+    return Problem(500, "this is a bug of the server: its log has the details")

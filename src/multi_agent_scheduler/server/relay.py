@@ -1,0 +1,262 @@
+"""One reader of one stream on one connection.
+
+What the rendering gives is written at once, from within the call that brings it: no task is woken for a chunk. An ASGI
+``send`` is a coroutine that waits only while the transport is full; so it is run by hand up to its first wait, and only
+then does a task go on with it. (Python 3.12 knows this as an eager task.) That needs a ``send`` which does not ask in
+which task it runs: this server's own. Behind another server or somebody's middleware, a task does all of it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Coroutine, Generator, MutableMapping, Sequence
+from typing import Any, TypeAlias
+
+from ..errors import ErrorInfo
+from ..records import TERMINALS, Failed, Interrupted, Record, is_content
+from .face import Answer, Headers, Renderer
+from .rendering import Reader, Rendering
+
+__all__ = ["Opening", "Relay", "Send"]
+
+_log = logging.getLogger(__name__)
+
+Message: TypeAlias = MutableMapping[str, Any]
+Send: TypeAlias = Callable[[Message], Awaitable[None]]
+
+
+class Opening:
+    """How a response begins: its headers, and ``prologue``, its first bytes.
+
+    With ``refusal`` the headers wait for the first content, and a stream that fails before it is answered with what
+    ``refusal`` makes of its records.
+    """
+
+    __slots__ = ("headers", "prologue", "refusal")
+
+    def __init__(
+        self, headers: Headers, prologue: bytes = b"", refusal: Callable[[Sequence[Record]], Answer] | None = None
+    ) -> None:
+        self.headers = headers
+        self.prologue = prologue
+        self.refusal = refusal
+
+
+class Relay(Reader):
+    """Writes what it is shown. ``epilogue`` follows the terminal; ``pack`` compresses, and flushes, each piece."""
+
+    __slots__ = (
+        "_busy",
+        "_direct",
+        "_held",
+        "_held_records",
+        "_opened",
+        "_opening",
+        "_pack",
+        "_renderer",
+        "_rendering",
+        "_send",
+        "_task",
+        "epilogue",
+        "over",
+        "quiet",
+        "status",
+        "written",
+    )
+
+    def __init__(
+        self, rendering: Rendering, renderer: Renderer, send: Send, opening: Opening,
+        *, after: int = 0, direct: bool = False, pack: Callable[[bytes], bytes] | None = None,
+    ) -> None:  # fmt: skip
+        """``renderer`` is asked for heartbeats and for the last word of a stream that breaks off."""
+        super().__init__(after)
+        self._rendering = rendering
+        self._renderer = renderer
+        self._send = send
+        self._opening = opening
+        self._direct = direct
+        self._pack = pack
+        self._opened = False
+        self._held: list[bytes] = []
+        self._held_records: list[Record] = []
+        self._busy = False
+        self._task: asyncio.Task[None] | None = None
+        self.epilogue = b""
+        self.over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        """Done when the response is complete, or nobody reads it any more."""
+        self.quiet = True
+        """Nothing was written since somebody set this."""
+        self.status = 200
+        self.written = 0
+
+    # --- life -----------------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Begin to read."""
+        if self._opening.refusal is None:
+            self._write(self._opening.prologue)
+        self._rendering.join(self)
+
+    def leave(self) -> None:
+        """Nobody reads it any more; whatever waits to be written is dropped."""
+        self._rendering.leave(self)
+        if self._task is not None:
+            self._task.cancel()
+        self._end()
+
+    def beat(self) -> None:
+        """Write a heartbeat if there was nothing to write since the last one was due."""
+        if self.quiet and self.ready:
+            self._open()
+            self._write(self._renderer.heartbeat)
+        self.quiet = True
+
+    # --- reading --------------------------------------------------------------------------------------------------
+
+    @property
+    def ready(self) -> bool:
+        return not self._busy and not self.over.done()
+
+    def show(self, records: Sequence[Record], data: bytes) -> None:
+        self.seq += len(records)
+        ended = isinstance(records[-1], TERMINALS)
+        if not self._opened and self._opening.refusal is not None and not self._begun(records, data):
+            return
+        if ended:
+            self._write(data + self.epilogue if self.epilogue else data, last=True)
+        elif data:
+            self._write(data)
+
+    def break_off(self, error: ErrorInfo) -> None:
+        if self.over.done():
+            return
+        self._rendering.leave(self)
+        if self._busy:  # it is full, and would not see the last word: that it is cut is what tells it
+            self.leave()
+            return
+        refusal = self._opening.refusal
+        if not self._opened and refusal is not None:
+            self._answer(refusal((*self._held_records, Interrupted(error))))
+        else:
+            self._write(self._renderer.broken(error), last=True)
+
+    def _begun(self, records: Sequence[Record], data: bytes) -> bool:
+        """Hold back what comes before the first content; true once the answer has begun, and this is to be written."""
+        refusal = self._opening.refusal
+        assert refusal is not None
+        terminal = records[-1]
+        if isinstance(terminal, TERMINALS):
+            if isinstance(terminal, Failed | Interrupted) and not any(map(is_content, records)):
+                self._answer(refusal((*self._held_records, *records)))
+                return False
+        elif not any(map(is_content, records)):
+            self._held.append(data)
+            self._held_records += records
+            return False
+        self._open()
+        return True
+
+    def _open(self) -> None:
+        if not self._opened:
+            self._held.insert(0, self._opening.prologue)
+            self._held_records.clear()
+
+    # --- writing --------------------------------------------------------------------------------------------------
+
+    def _write(self, data: bytes, *, last: bool = False) -> None:
+        if self._held:
+            data = b"".join((*self._held, data))
+            self._held.clear()
+        self._run(self._sent(data, last))
+
+    def _answer(self, answer: Answer) -> None:
+        self._run(self._answered(answer))
+
+    def _run(self, writing: Coroutine[Any, Any, None]) -> None:
+        if self._direct:
+            try:
+                waits = writing.send(None)
+            except StopIteration:
+                return
+            except Exception as error:  # noqa: BLE001 - it is this reader's alone
+                self._lost(error)
+                return
+            writing = _going_on(writing, waits)
+        self._busy = True
+        self._task = asyncio.get_running_loop().create_task(writing)
+        self._task.add_done_callback(self._drained)
+
+    def _drained(self, task: asyncio.Task[None]) -> None:
+        self._task = None
+        self._busy = False
+        if task.cancelled():
+            self._end()
+        elif (error := task.exception()) is not None:
+            self._lost(error)
+        elif not self.over.done():
+            self._rendering.grew()
+
+    async def _sent(self, data: bytes, last: bool) -> None:
+        self.quiet = False
+        if not self._opened:
+            self._opened = True
+            headers = list(self._opening.headers)
+            await self._send({"type": "http.response.start", "status": self.status, "headers": headers})
+        if data and self._pack is not None:
+            data = self._pack(data)
+        if data or last:
+            self.written += len(data)
+            await self._send({"type": "http.response.body", "body": data, "more_body": not last})
+        if last:
+            self._end()
+
+    async def _answered(self, answer: Answer) -> None:
+        self._opened = True
+        self.status = answer.status
+        headers = [
+            (b"content-type", answer.content_type),
+            (b"content-length", b"%d" % len(answer.body)),
+            *answer.headers,
+        ]
+        await self._send({"type": "http.response.start", "status": answer.status, "headers": headers})
+        self.written += len(answer.body)
+        await self._send({"type": "http.response.body", "body": answer.body})
+        self._end()
+
+    def _lost(self, error: BaseException) -> None:
+        if not isinstance(error, OSError):  # that one says only that the reader has gone
+            _log.error("an answer could not be written", exc_info=error)
+        self._end()
+
+    def _end(self) -> None:
+        self._rendering.leave(self)
+        if not self.over.done():
+            self.over.set_result(None)
+
+
+async def _going_on(writing: Coroutine[Any, Any, None], waits: Any) -> None:
+    await _Begun(writing, waits)
+
+
+class _Begun:
+    """A coroutine that was begun by hand, and what it waits for, for a task to go on with."""
+
+    __slots__ = ("_coroutine", "_waits")
+
+    def __init__(self, coroutine: Coroutine[Any, Any, None], waits: Any) -> None:
+        self._coroutine = coroutine
+        self._waits = waits
+
+    def __await__(self) -> Generator[Any, Any, None]:
+        coroutine, waits = self._coroutine, self._waits
+        while True:
+            try:
+                try:
+                    value = yield waits
+                except BaseException as error:  # noqa: BLE001 - it is the coroutine's to handle, a cancellation too
+                    waits = coroutine.throw(error)
+                else:
+                    waits = coroutine.send(value)
+            except StopIteration:
+                return

@@ -1,0 +1,193 @@
+"""A stream rendered once for all its readers.
+
+A log wakes its :class:`Rendering` after each commit. What is new is rendered once, and the same bytes go to every
+reader that stands at that place and can take them. One that cannot, because its connection is full, is left behind, and
+reads on from the log by itself when it is drained: nothing is queued for it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Hashable, Sequence
+from typing import Final
+
+from ..errors import ErrorInfo, StoreError, StreamReset
+from ..records import Record
+from ..store.base import Log
+from .face import Renderer
+
+__all__ = ["Reader", "Rendering", "Renderings"]
+
+_log = logging.getLogger(__name__)
+
+_TURN: Final = 256 * 1024  # bytes; whoever has rendered so many lets others have a turn of the loop
+
+
+class Reader(ABC):
+    """One who reads a rendering."""
+
+    __slots__ = ("own", "seq")
+
+    def __init__(self, after: int) -> None:
+        self.seq = after
+        """The last record that it was shown."""
+        self.own: Own | None = None
+        """Its own renderer, where it stands at another place than the others."""
+
+    @property
+    @abstractmethod
+    def ready(self) -> bool:
+        """It can be shown something now."""
+
+    @abstractmethod
+    def show(self, records: Sequence[Record], data: bytes) -> None:
+        """Take the records behind ``seq``, and their bytes. Called only while it is ready; must not wait or raise."""
+
+    @abstractmethod
+    def break_off(self, error: ErrorInfo) -> None:
+        """There will be no more, though the stream has not ended for this reader. Must not wait or raise."""
+
+
+class Own:
+    """A renderer for one reader alone. It stands at ``seq``, which may be before the reader's place."""
+
+    __slots__ = ("lasting", "renderer", "seq")
+
+    def __init__(self, renderer: Renderer, after: int) -> None:
+        self.renderer = renderer
+        self.seq = 0 if renderer.stateful else after
+        self.lasting = renderer.stateful and after > 0
+        """It had to be fed all of the log before this place: a reader that needed this once keeps it."""
+
+
+class Rendering:
+    """One stream in one spelling, and those who read it so. ``unused`` is called when the last of them has left."""
+
+    def __init__(self, log: Log, make: Callable[[], Renderer], *, after: int, unused: Callable[[], None]) -> None:
+        self._log = log
+        self._make = make
+        self._unused = unused
+        self._renderer = make()
+        self._seq = 0 if self._renderer.stateful else after
+        self._readers: list[Reader] = []
+        self._later: asyncio.Handle | None = None
+
+    def join(self, reader: Reader) -> None:
+        """Show this reader everything behind its ``seq``, what is there and what comes, until it leaves."""
+        self._readers.append(reader)
+        if len(self._readers) == 1:
+            self._log.subscribe(self.grew)
+        self.grew()
+
+    def leave(self, reader: Reader) -> None:
+        """Show it no more."""
+        if reader not in self._readers:
+            return
+        self._readers.remove(reader)
+        if not self._readers:
+            self._log.unsubscribe(self.grew)
+            if self._later is not None:
+                self._later.cancel()
+            self._unused()
+
+    def grew(self) -> None:
+        """There may be more to read, or a reader may be ready again: show them what there is. Never raises."""
+        try:
+            seq, alone = self._seq, False
+            for reader in self._readers:
+                if reader.own is not None or reader.seq != seq:
+                    alone = True
+            if alone:
+                for reader in tuple(self._readers):
+                    if reader.ready and (reader.own is not None or reader.seq != seq):
+                        self._read_alone(reader)
+            self._read_together()
+        except Exception as error:  # noqa: BLE001 - who wakes us must not suffer for it, and readers must not hang
+            info = _failure(error)
+            for reader in tuple(self._readers):
+                reader.break_off(info)
+
+    def _read_together(self) -> None:
+        fed = 0
+        while fed < _TURN:
+            seq = self._seq
+            readers = [reader for reader in self._readers if reader.ready and reader.own is None and reader.seq == seq]
+            if not readers:
+                return
+            records = self._log.read(seq)
+            if not records:
+                return
+            data = self._renderer.feed(seq + 1, records)
+            self._seq = seq + len(records)
+            for reader in readers:
+                reader.show(records, data)
+            fed += len(data)
+        self._go_on_later()
+
+    def _read_alone(self, reader: Reader) -> None:
+        own = reader.own
+        if own is None:
+            own = reader.own = Own(self._make(), reader.seq)
+        fed = 0
+        while reader.ready:
+            records = self._log.read(own.seq)
+            if not records:
+                break
+            missing = reader.seq - own.seq  # what it was shown before: the renderer alone needs it
+            if 0 < missing < len(records):
+                records = records[:missing]
+            data = own.renderer.feed(own.seq + 1, records)
+            own.seq += len(records)
+            if missing <= 0:
+                reader.show(records, data)
+            fed += len(data)
+            if fed >= _TURN:
+                self._go_on_later()
+                return
+        if own.seq == reader.seq and not own.lasting:
+            self._rejoin(reader, own)
+
+    def _rejoin(self, reader: Reader, own: Own) -> None:
+        """It has caught up: it goes on with the others, or they with it if there are none."""
+        if own.seq != self._seq and all(other.own is not None for other in self._readers):
+            self._renderer, self._seq = own.renderer, own.seq
+        if own.seq == self._seq:
+            reader.own = None
+
+    def _go_on_later(self) -> None:
+        if self._later is None:
+            self._later = asyncio.get_running_loop().call_soon(self._go_on)
+
+    def _go_on(self) -> None:
+        self._later = None
+        self.grew()
+
+
+def _failure(error: Exception) -> ErrorInfo:
+    """Why a stream cannot be shown any further."""
+    if isinstance(error, StreamReset):
+        return ErrorInfo("stream_reset", str(error), retryable=True)
+    if isinstance(error, StoreError):
+        return ErrorInfo("interrupted", "the rest of the stream cannot be read at the moment", retryable=True)
+    _log.error("a stream could not be rendered", exc_info=error)
+    return ErrorInfo("internal_error", "this is a bug of the server: its log has the details")
+
+
+class Renderings:
+    """The renderings that somebody reads."""
+
+    def __init__(self) -> None:
+        self._known: dict[Hashable, Rendering] = {}
+
+    def of(self, key: Hashable, log: Callable[[], Log], make: Callable[[], Renderer], *, after: int = 0) -> Rendering:
+        """The rendering of this key (a stream, a face, and whatever makes its bytes differ), made if need be."""
+        found = self._known.get(key)
+        if found is None:
+            found = Rendering(log(), make, after=after, unused=lambda: self._forget(key))
+            self._known[key] = found
+        return found
+
+    def _forget(self, key: Hashable) -> None:
+        self._known.pop(key, None)
