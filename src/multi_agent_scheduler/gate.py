@@ -16,6 +16,7 @@ from .errors import ErrorInfo, RequestOverLimit
 from .metrics import Metrics
 from .scheduling.admission import Admission, Answer, Ticket
 from .scheduling.limits import Limits
+from .scheduling.provider import ProviderState
 from .submission import Terms
 from .task import Task
 
@@ -76,6 +77,11 @@ class Gate:
             raise RequestOverLimit(ticket.refusal)
         return _Pass(self, ticket)
 
+    def heard(self, ticket: Ticket, state: ProviderState) -> None:
+        """The provider has said, in its answer to a Call, what it has left."""
+        if ticket.state == "granted":
+            self.wake(self._admission.heard(ticket, state, asyncio.get_running_loop().time()))
+
     def used(self, ticket: Ticket, tokens: int) -> None:
         """A Call has used so many tokens so far; it counts at once if it is more than was reserved."""
         if ticket.state == "granted" and tokens > ticket.estimate:
@@ -126,6 +132,9 @@ class _Pass(Permit):
     def __init__(self, gate: Gate, ticket: Ticket) -> None:
         self._gate = gate
         self._ticket = ticket
+
+    def heard(self, state: ProviderState) -> None:
+        self._gate.heard(self._ticket, state)
 
     def used(self, tokens: int) -> None:
         self._gate.used(self._ticket, tokens)

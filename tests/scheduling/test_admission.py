@@ -7,10 +7,13 @@ from collections import Counter
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from multi_agent_scheduler.errors import CallerError, InvalidOption, RequestOverLimit
-from multi_agent_scheduler.scheduling.admission import EVERY, PATIENCE, Admission, ProviderState, Ticket
+from multi_agent_scheduler.scheduling.admission import EVERY, PATIENCE, Admission, Ticket
 from multi_agent_scheduler.scheduling.limits import Limits
+from multi_agent_scheduler.scheduling.provider import LONGEST, ProviderState, Quota
 
 
 def one(**limits: int) -> Admission:
@@ -369,16 +372,14 @@ def test_retry_after_keeps_everybody_out_until_then() -> None:
 def test_what_the_provider_has_left_is_kept_to_until_its_reset() -> None:
     admission = Admission()
     first, second = ask(admission), ask(admission)
-    admission.feedback(first, "ok", 1.0, provider=ProviderState(requests_left=3, requests_reset=20.0))
+    admission.heard(first, ProviderState(requests=Quota(3, 20.0)), 1.0)
     running = [ask(admission, 1.0) for _ in range(2)]  # the second may not have been counted by the provider
     assert [ticket.state for ticket in running] == ["granted", "granted"]
     third = ask(admission, 1.0)
     assert (third.state, admission.next_time()) == ("waiting", 21.0)
     # A newer answer counts, an older one that comes later does not.
-    told = ProviderState(requests_left=1, requests_reset=10.0)
-    assert admission.feedback(running[1], "ok", 2.0, provider=told) == [third]
-    stale = ProviderState(requests_left=50, requests_reset=10.0)
-    admission.feedback(second, "ok", 3.0, provider=stale)
+    assert admission.heard(running[1], ProviderState(requests=Quota(1, 10.0)), 2.0) == [third]
+    admission.heard(second, ProviderState(requests=Quota(50, 10.0)), 3.0)
     last = ask(admission, 3.0)
     assert last.state == "waiting"
     assert admission.tick(12.0) == [last]
@@ -387,11 +388,63 @@ def test_what_the_provider_has_left_is_kept_to_until_its_reset() -> None:
 def test_tokens_that_the_provider_has_left_are_kept_to_as_well() -> None:
     admission = Admission()
     first = ask(admission, estimate=10)
-    admission.feedback(first, "ok", 0.0, provider=ProviderState(tokens_left=100, tokens_reset=6.0))
+    admission.heard(first, ProviderState(tokens=Quota(100, 6.0)), 0.0)
     assert ask(admission, 1.0, estimate=80).state == "granted"
     waiting = ask(admission, 1.0, estimate=30)
     assert (waiting.state, admission.next_time()) == ("waiting", 6.0)
     assert admission.tick(6.0) == [waiting]
+
+
+def test_after_the_reset_there_is_the_limit_that_the_provider_named_and_no_more() -> None:
+    admission = Admission()
+    admission.heard(ask(admission), ProviderState(requests=Quota(0, 10.0, 3)), 0.0)
+    waiting = [ask(admission, 1.0) for _ in range(5)]
+    assert {ticket.state for ticket in waiting} == {"waiting"}
+    assert admission.tick(10.0) == waiting[:3]
+    assert admission.next_time() == 70.0  # nothing more was heard: a minute, then again as many
+    assert admission.tick(70.0) == waiting[3:]
+
+
+def test_a_call_larger_than_the_provider_s_limit_is_the_provider_s_to_refuse() -> None:
+    admission = Admission()
+    admission.heard(ask(admission), ProviderState(tokens=Quota(50, 10.0, 100)), 0.0)
+    large = ask(admission, 1.0, estimate=1000)
+    assert large.state == "waiting"
+    assert admission.tick(10.0) == [large]
+
+
+def test_a_reset_that_is_hours_away_keeps_nobody_waiting() -> None:
+    admission = Admission()
+    admission.heard(ask(admission), ProviderState(requests=Quota(0, LONGEST + 1)), 0.0)
+    assert ask(admission, 1.0).state == "granted"
+
+
+@given(
+    left=st.integers(0, 50), reset=st.floats(0, 90), limit=st.none() | st.integers(1, 50), own=st.integers(1, 20),
+    latency=st.floats(0, 5),
+)  # fmt: skip
+def test_what_a_provider_says_never_widens_a_limit_of_ours(
+    left: int, reset: float, limit: int | None, own: int, latency: float
+) -> None:
+    """A hundred Calls at once, and a provider that always says the same: none is granted too early, none is lost."""
+    admission = one(requests_per_minute=own)
+    now, due, granted = 0.0, list[tuple[float, Ticket]](), list[float]()
+    tickets = [Ticket("a") for _ in range(100)]
+    changed = [ticket for new in tickets for ticket in admission.ask(new, now)]
+    while len(granted) < 100:
+        granted += [now] * len(changed)
+        due += [(now + latency, ticket) for ticket in changed]
+        assert sum(at > now - 60 for at in granted) <= own
+        answered = due[0] if due and due[0][0] <= admission.next_time() else None
+        if answered is None:
+            now = admission.next_time()
+            assert now < math.inf, "somebody waits for ever"
+            changed = admission.tick(now)
+        else:
+            del due[0]
+            now = max(now, answered[0])
+            state = ProviderState(requests=Quota(left, reset, limit))
+            changed = admission.heard(answered[1], state, now) + admission.close(answered[1], now)
 
 
 # --- under load ---

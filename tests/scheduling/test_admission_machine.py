@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from multi_agent_scheduler.errors import RequestOverLimit
-from multi_agent_scheduler.scheduling.admission import EVERY, PATIENCE, Admission, ProviderState, Ticket
+from multi_agent_scheduler.scheduling.admission import EVERY, PATIENCE, Admission, Ticket
 from multi_agent_scheduler.scheduling.limits import Limits
+from multi_agent_scheduler.scheduling.provider import ProviderState, Quota
 
 LIMITS: Final = {
     "a": Limits(concurrency=2, requests_per_minute=4, tokens_per_minute=100),
@@ -102,18 +103,21 @@ class Calls(RuleBasedStateMachine):
         answer=st.sampled_from(["ok", "ok", "rate_limited", "server_error"]),
         after=st.one_of(st.none(), st.floats(0.0, 90.0)),
         left=st.one_of(st.none(), st.integers(0, 5)),
+        limit=st.one_of(st.none(), st.integers(1, 5)),
     )
-    def answer(self, data: st.DataObject, answer: Any, after: float | None, left: int | None) -> None:
+    def answer(
+        self, data: st.DataObject, answer: Any, after: float | None, left: int | None, limit: int | None
+    ) -> None:
         ticket = data.draw(st.sampled_from([t for t in self.granted if t.number not in self.answered]))
         self.answered.add(ticket.number)
         after = after if answer == "rate_limited" else None
-        state = None
         if left is not None:
             self.told.add(ticket.agent)
-            state = ProviderState(requests_left=left, requests_reset=10.0, tokens_left=left * 20, tokens_reset=5.0)
+            state = ProviderState(requests=Quota(left, 10.0, limit), tokens=Quota(left * 20, 5.0))
+            self.note(self.admission.heard(ticket, state, self.now))
         if after is not None:
             self.paused[ticket.agent] = max(self.paused.get(ticket.agent, 0.0), self.now + after)
-        self.note(self.admission.feedback(ticket, answer, self.now, retry_after=after, provider=state))
+        self.note(self.admission.feedback(ticket, answer, self.now, retry_after=after))
 
     @rule(passed=seconds)
     def time_passes(self, passed: float) -> None:

@@ -10,6 +10,7 @@ from ..task import Timeouts
 
 if TYPE_CHECKING:
     from ..errors import ErrorInfo
+    from ..scheduling.provider import ProviderState
     from .base import Agent
 
 __all__ = ["Context", "Permit"]
@@ -19,6 +20,9 @@ class Permit:
     """The right to make one Call. :meth:`release` gives it back; a second release does nothing."""
 
     __slots__ = ()
+
+    def heard(self, state: ProviderState) -> None:
+        """The provider has said what it has left; comes at the beginning of its answer."""
 
     def used(self, tokens: int) -> None:
         """The provider has reported so many tokens so far, input and output together."""

@@ -16,8 +16,10 @@ import msgspec
 
 from ..errors import AgentError, ErrorInfo, agent_error
 from ..records import Failed, Interrupted, Record
+from ..scheduling.provider import ProviderState
 from ..wire.decoder import StreamDecoder
 from ..wire.failure import redact
+from ..wire.quota import provider_state
 from .base import Source
 from .connection import BadResponse, ConnectError, Connection, Cut, Origin, Untrusted
 from .credentials import Secret, scrubbed, without
@@ -41,6 +43,8 @@ class Exchange(msgspec.Struct, kw_only=True):
     """The most bytes that the answer's body may have, before and after decompression."""
     secrets: tuple[Secret, ...] = ()
     """What must not appear in an error, whoever wrote it."""
+    heard: ProviderState | None = None
+    """What the provider says of its limits, once its answer has begun."""
 
 
 def head_of(exchange: Exchange, headers: Mapping[str, str]) -> bytes:
@@ -141,6 +145,7 @@ class HttpSource(Source):
     async def begin(self) -> None:
         """Look at the head of the answer; raises AgentError unless the body can be decoded."""
         headers, status = await self._connection.head(), self._connection.status
+        self._exchange.heard = provider_state(headers, time.time())
         request_id = headers.get("x-request-id") or headers.get("request-id") or headers.get("x-goog-request-id")
         self.request_id = without(redact(request_id), self._exchange.secrets) if request_id else None
         if 300 <= status < 400:
@@ -153,7 +158,7 @@ class HttpSource(Source):
             self._unzip = zlib.decompressobj(zlib.MAX_WBITS | 32)
         if status != 200:
             body = await self._error_body() if known else b""
-            info = self._exchange.decode_error(status, _with_seconds(headers), body)
+            info = self._exchange.decode_error(status, _dated(headers), body)
             raise agent_error(info if info.request_id else msgspec.structs.replace(info, request_id=self.request_id))
         if not known:
             problem = f"the answer is compressed as {redact(coding)!r}, which was not asked for"
@@ -264,19 +269,13 @@ class HttpSource(Source):
             self._pool.discard(connection)
 
 
-def _with_seconds(headers: Mapping[str, str]) -> Mapping[str, str]:
-    """The headers with a Retry-After in seconds, where it is a date (RFC 9110, 10.2.3)."""
-    until = headers.get("retry-after", "")
-    if not until[:1].isalpha():
+def _dated(headers: Mapping[str, str]) -> Mapping[str, str]:
+    """The headers with a date, by which a Retry-After that is one is read (RFC 9110, 6.6.1 and 10.2.3)."""
+    if "date" in headers or "retry-after" not in headers:
         return headers
-    from email.utils import parsedate_to_datetime  # slow to import, seldom needed
+    from email.utils import formatdate  # slow to import, seldom needed
 
-    try:
-        now = parsedate_to_datetime(headers["date"]).timestamp() if "date" in headers else time.time()
-        seconds = max(0.0, parsedate_to_datetime(until).timestamp() - now)
-    except ValueError:
-        return headers
-    return {**headers, "retry-after": str(seconds)}
+    return {**headers, "date": formatdate(time.time(), usegmt=True)}
 
 
 def _too_large(limit: int) -> ErrorInfo:

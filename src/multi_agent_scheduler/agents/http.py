@@ -14,6 +14,7 @@ import msgspec
 from .. import __about__
 from ..errors import ErrorInfo, InvalidConfiguration, InvalidOption, agent_error
 from ..request import Prompt, Request, with_defaults
+from ..scheduling.provider import ProviderState
 from ..task import Timeouts
 from ..wire.decoder import StreamDecoder
 from .address import Address, Tls, environment_proxy, parse_proxy
@@ -218,6 +219,9 @@ class HttpAgent(LeafAgent):
             where = f"{exchange.origin.scheme}://{exchange.origin.authority}{prepared.path}"
             _log.debug("%s: an answer from %s begins, request id %s", self.name, where, source.request_id)
         return source
+
+    def _heard(self, prepared: _Ready) -> ProviderState | None:
+        return prepared.exchange.heard
 
     async def _token(self) -> Secret | None:
         auth = self._settings.auth

@@ -34,11 +34,12 @@ from heapq import heapify, heappop, heappush
 from typing import Final, Literal, TypeAlias
 
 from ..errors import InvalidOption, RequestOverLimit
-from .gate import AgentGate, ProviderState, TypeGate
+from .gate import AgentGate, TypeGate
 from .limits import Limits
 from .line import Line, Ticket
+from .provider import ProviderState
 
-__all__ = ["EVERY", "PATIENCE", "Admission", "Answer", "ProviderState", "Ticket"]
+__all__ = ["EVERY", "PATIENCE", "Admission", "Answer", "Ticket"]
 
 Answer: TypeAlias = Literal["ok", "rate_limited", "server_error"]
 """What a provider made of a Call: it answered; 429 or its like; 5xx or its like."""
@@ -153,12 +154,10 @@ class Admission:
         now: float,
         *,
         retry_after: float | None = None,
-        provider: ProviderState | None = None,
     ) -> list[Ticket]:
         """What the provider made of a granted Call: say it once, before or after :meth:`close`.
 
-        After a rate limit nothing is granted for ``retry_after`` seconds, and fewer Calls run at once; ``provider`` is
-        what its headers say, and is kept to until the reset that they name.
+        After a rate limit nothing is granted for ``retry_after`` seconds, and fewer Calls run at once.
         """
         changed = self._expired(now)
         agent = self._agent(ticket.agent)
@@ -168,19 +167,17 @@ class Admission:
             agent.slots.cut(ticket.granted_at, now)
         else:
             agent.slots.stall(now)
-        if provider is not None:
-            agent.told(ticket, provider, now)
         if retry_after is not None and now + retry_after > agent.paused:
             agent.paused = now + retry_after
-        for kind in self._types.values():
-            if (
-                kind.held is not None
-                and kind.held.agent == agent.name
-                and agent.kept_out(kind.held.estimate, now) > now
-            ):
-                kind.held = None  # it may take long: the slot is for others meanwhile
-                self._freed(agent, kind, now, changed)
-        self._pump((agent,), now, changed)
+        self._narrowed(agent, now, changed)
+        return changed
+
+    def heard(self, ticket: Ticket, state: ProviderState, now: float) -> list[Ticket]:
+        """What the provider said in its answer to a granted Call that it has left: kept to until the reset it names."""
+        changed = self._expired(now)
+        agent = self._agent(ticket.agent)
+        agent.heard(ticket, state, now)
+        self._narrowed(agent, now, changed)
         return changed
 
     def limit(self, agent: str, limits: Limits, now: float) -> list[Ticket]:
@@ -312,6 +309,18 @@ class Admission:
             self._grant(oldest, now)
             changed.append(oldest)
         self._pump({agent.name: agent, **kind.agents}.values(), now, changed)
+
+    def _narrowed(self, agent: AgentGate, now: float, changed: list[Ticket]) -> None:
+        """The agent's provider has spoken: it may want no Calls for a while, or want them again."""
+        for kind in self._types.values():
+            if (
+                kind.held is not None
+                and kind.held.agent == agent.name
+                and agent.kept_out(kind.held.estimate, now) > now
+            ):
+                kind.held = None  # it may take long: the slot is for others meanwhile
+                self._freed(agent, kind, now, changed)
+        self._pump((agent,), now, changed)
 
     def _pump(self, agents: Collection[AgentGate], now: float, changed: list[Ticket]) -> None:
         """Grant what may be granted, best first, until nothing more can be. All agents that compete are given."""

@@ -4,45 +4,13 @@ from __future__ import annotations
 
 import math
 
-import msgspec
-
 from .limits import Limits
 from .line import Line, Share, Ticket
+from .provider import Allowance, ProviderState
 from .slots import Slots
 from .window import RequestWindow, TokenWindow
 
-__all__ = ["AgentGate", "ProviderState", "TypeGate"]
-
-
-class ProviderState(msgspec.Struct, frozen=True, kw_only=True):
-    """What a provider's headers say is left, and in how many seconds it will be whole again. None: it did not say."""
-
-    requests_left: int | None = None
-    requests_reset: float | None = None
-    tokens_left: int | None = None
-    tokens_reset: float | None = None
-
-
-class _Allowance:
-    """What the provider has left, less what has been granted since; nothing is known once the reset has come."""
-
-    __slots__ = ("left", "until")
-
-    def __init__(self) -> None:
-        self.left = math.inf
-        self.until = -math.inf
-
-    def tell(self, left: int, reset: float | None, now: float) -> None:
-        self.left = left
-        self.until = now + (0.0 if reset is None else reset)
-
-    def opens(self, need: int, now: float) -> float:
-        if self.left >= need:
-            return now
-        if now >= self.until:
-            self.left = math.inf
-            return now
-        return self.until
+__all__ = ["AgentGate", "TypeGate"]
 
 
 class TypeGate:
@@ -93,9 +61,9 @@ class AgentGate:
         self._shares: dict[int, Share] = {}
         self._grants = 0
         self._tokens_granted = 0
-        self._told = 0  # the grant of the newest Call whose headers have been seen
-        self._requests_left = _Allowance()
-        self._tokens_left = _Allowance()
+        self._heard = 0  # the grant of the newest Call whose headers have been seen
+        self._requests_left = Allowance()
+        self._tokens_left = Allowance()
         self.resize(limits)
 
     def resize(self, limits: Limits) -> None:
@@ -153,17 +121,15 @@ class AgentGate:
         if self.tokens is not None:
             ticket.reservation = self.tokens.reserve(ticket.estimate, now)
 
-    def told(self, ticket: Ticket, state: ProviderState, now: float) -> None:
+    def heard(self, ticket: Ticket, state: ProviderState, now: float) -> None:
         """The provider said in its answer to this Call what it has left; it may not have seen later ones."""
-        if ticket.grant < self._told:
+        if ticket.grant < self._heard:
             return  # an older answer that took longer
-        self._told = ticket.grant
-        if state.requests_left is not None:
-            unseen = self._grants - ticket.grant
-            self._requests_left.tell(state.requests_left - unseen, state.requests_reset, now)
-        if state.tokens_left is not None:
-            unseen = self._tokens_granted - ticket.granted_tokens
-            self._tokens_left.tell(state.tokens_left - unseen, state.tokens_reset, now)
+        self._heard = ticket.grant
+        if state.requests is not None:
+            self._requests_left.hear(state.requests, self._grants - ticket.grant, now)
+        if state.tokens is not None:
+            self._tokens_left.hear(state.tokens, self._tokens_granted - ticket.granted_tokens, now)
 
     def add(self, ticket: Ticket, line: str | None) -> None:
         """A ticket begins to wait in the line of its task type."""

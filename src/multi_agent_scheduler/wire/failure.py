@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from ..errors import ErrorInfo
 
-__all__ = ["classify", "from_status", "redact", "retry_after"]
+__all__ = ["classify", "from_status", "moment", "redact", "retry_after"]
 
 # (code of ours, whether the same request may succeed later, our sentence)
 _BY_STATUS: Final[dict[int, str]] = {
@@ -124,19 +124,19 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
             continue
         if 0 <= value < 1e9:
             return value
-    then, now = _moment(headers.get("retry-after")), _moment(headers.get("date"))
+    then, now = moment(headers.get("retry-after")), moment(headers.get("date"))
     return None if then is None or now is None else max(0.0, then - now)
 
 
-def _moment(date: str | None) -> float | None:
+def moment(date: str | None) -> float | None:
     """Seconds since 1970 for a date of HTTP's (RFC 9110, 5.6.7)."""
     if not date or "," not in date:
         return None
-    from email.utils import mktime_tz, parsedate_tz  # only few need it
+    from calendar import timegm  # only few need it
+    from email.utils import parsedate_to_datetime
 
     try:
-        fields = parsedate_tz(date)
-        return None if fields is None else float(mktime_tz(fields))
+        return float(timegm(parsedate_to_datetime(date).utctimetuple()))
     except (ValueError, OverflowError, IndexError, TypeError):
         return None
 
