@@ -46,10 +46,14 @@ IMPURE_CALLS: Final = frozenset({"open", "print", "input", "breakpoint"})
 # What is not in the standard library is imported inside a function, where it is used, and only in the modules named
 # here: importing this package costs no more than msgspec and asyncio, and every foreign library has one seam.
 EVERYWHERE: Final = frozenset({"msgspec"})
+ADAPTERS: Final = ("integrations",)
+"""Each module here is for users of one framework, has it at the top, and is imported by nobody else."""
 SEAMS: Final = {
     "apsw": ("store.engine",),
+    "flask": ("integrations.flask",),
     "httptools": ("agents.connection",),
     "rich": ("cli",),
+    "starlette": ("integrations.fastapi",),
     "yaml": ("planfile",),
     "xllamacpp": ("agents.local",),
 }
@@ -182,7 +186,7 @@ class House:
                 found.append(
                     f"{it}: {library} is imported only in {' and '.join(SEAMS.get(library, ())) or 'no module'}"
                 )
-            elif it.function is None:
+            elif it.function is None and not within(it.module, ADAPTERS):
                 found.append(f"{it}: {library} is imported inside the function that uses it")
         return found
 

@@ -104,6 +104,10 @@ class MultiAgentScheduler:
         self._open = False
         self._closed = False
 
+    async def open(self) -> None:
+        """Open the store in this loop, which everything that runs or follows something does by itself."""
+        await self._ready()
+
     async def __aenter__(self) -> Self:
         await self._ready()
         return self
