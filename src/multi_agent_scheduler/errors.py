@@ -34,6 +34,7 @@ __all__ = [
     "ErrorInfo",
     "Interrupted",
     "InvalidConfiguration",
+    "InvalidJSON",
     "InvalidOption",
     "InvalidRequest",
     "InvalidTemplate",
@@ -272,6 +273,21 @@ _KINDS: Final[dict[str, type[AgentError]]] = {
 def agent_error(info: ErrorInfo, *, partial: Result | None = None) -> AgentError:
     """The exception for a failure; an unknown code gives a plain :class:`AgentError`."""
     return _KINDS.get(info.code, AgentError)(info, partial=partial)
+
+
+class InvalidJSON(SchedulerError, ValueError):
+    """A text that is no JSON document (RFC 8259), or not a whole one.
+
+    ``position`` counts characters from 0: of the first one that cannot stand where it stands, or of what is wrong as a
+    whole (a number out of range, a name given twice); for a document that is not whole, of its end.
+    """
+
+    def __init__(self, message: str, position: int) -> None:
+        super().__init__(message)
+        self.position = position
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (str(self), self.position)
 
 
 # --- the store's fault ------------------------------------------------------------------------------------------
