@@ -22,8 +22,10 @@ LAYERS: Final = (
     ("scheduling", "views", "wire"),
     ("blocking", "buffering", "events", "metrics", "pacing", "store"),
     ("agents",),
-    ("execution", "gate", "handles", "notices", "plans", "reading", "recovery", "roster", "runner", "scheduler")
-    + ("submission",),
+    (
+        *("execution", "gate", "handles", "notices", "plans", "reading", "recovery", "roster", "runner", "scheduler"),
+        *("submission", "telemetry"),
+    ),
     ("cli", "config", "conformance", "integrations", "planfile", "server", "testing"),
     ("", "__main__"),
 )
@@ -52,6 +54,7 @@ SEAMS: Final = {
     "apsw": ("store.engine",),
     "flask": ("integrations.flask",),
     "httptools": ("agents.connection",),
+    "opentelemetry": ("telemetry",),
     "rich": ("cli",),
     "starlette": ("integrations.fastapi",),
     "yaml": ("planfile",),

@@ -17,7 +17,7 @@ from .plans import Host, PlanRun
 from .reading import Reading
 from .records import Failed, Skipped
 from .recovery import Policy, recovery
-from .runner import Run
+from .runner import Run, Watcher
 from .scheduling.plan import Plan
 from .scheduling.run_slots import RunSlots
 from .store.core import StreamInfo, StreamSpec
@@ -26,10 +26,13 @@ from .task import Result, Task
 from .views.summary import summarise
 
 if TYPE_CHECKING:
+    from .agents.context import Context
     from .events import EventBus
     from .metrics import Metrics
+    from .request import Request
     from .roster import Roster
     from .store.base import Store
+    from .telemetry import Telemetry
 
 __all__ = ["Execution", "Notified"]
 
@@ -41,6 +44,25 @@ class Notified(msgspec.Struct, frozen=True):
 
     bus: EventBus
     metrics: Metrics
+    telemetry: Telemetry | None = None
+
+    def terms(self, terms: Terms) -> Terms:
+        """The terms with the trace that is current where something is submitted, unless they have one."""
+        if self.telemetry is None or terms.trace:
+            return terms
+        return msgspec.structs.replace(terms, trace=self.telemetry.current())
+
+    def watcher(
+        self,
+        kept: Submission,
+        after: Callable[[Result], None] | None,
+        context: Context,
+        request: Callable[[], Request],
+    ) -> Watcher:
+        notices = Notices(self.bus, self.metrics, kept.task, kept.batch, after)
+        if self.telemetry is None:
+            return notices
+        return self.telemetry.watcher(notices, kept.task, context, request)
 
 
 class Execution(Host):
@@ -73,7 +95,7 @@ class Execution(Host):
 
     async def submit(self, kept: Submission, terms: Terms, stream_id: str | None = None) -> Run:
         """Accept a task and start it, or have it wait for a slot. Raises StreamExists if the id is taken."""
-        task = kept.task
+        task, terms = kept.task, self._notified.terms(terms)
         if task.depends_on:
             parents = ", ".join(map(repr, task.depends_on))
             raise PlanError(f"task {task.id!r} depends on {parents}: hand all of them to run() or stream()")
@@ -93,7 +115,7 @@ class Execution(Host):
         self, tasks: Iterable[Task], terms: Terms, plan_id: str | None, stream_ids: Mapping[str, str] | None
     ) -> PlanRun:
         """Accept a plan; :meth:`PlanRun.start` starts it. Raises StreamExists if one of the ids is taken."""
-        listed = _listed(tasks)
+        listed, terms = _listed(tasks), self._notified.terms(terms)
         plan = Plan(listed)
         agents = {task.id: self._roster.chosen(task) for task in listed}
         streams = _streams(listed, stream_ids)
@@ -168,22 +190,27 @@ class Execution(Host):
         known = kept.agent in roster.agents
         agent_name = kept.agent if known else roster.default
         agent = roster.agents[agent_name]
+        context = SchedulerContext(
+            self._gate,
+            roster.names,
+            task,
+            terms,
+            plan_id=info.plan_id,
+            metrics=self._notified.metrics,
+            clock=self.clock,
+        )
+
+        def request() -> Request:
+            return agent.request(task.filled(texts), **task.keywords)
+
         run = Run(
             self._store,
             info.stream_id,
             agent=agent,
             agent_name=agent_name,
-            request=lambda: agent.request(task.filled(texts), **task.keywords),
-            context=SchedulerContext(
-                self._gate,
-                roster.names,
-                task,
-                terms,
-                plan_id=info.plan_id,
-                metrics=self._notified.metrics,
-                clock=self.clock,
-            ),
-            watcher=Notices(self._notified.bus, self._notified.metrics, task, kept.batch, after),
+            request=request,
+            context=context,
+            watcher=self._notified.watcher(kept, after, context, request),
         )
         if info.seq or not known:
             policy: Policy = "off" if info.plan_id is None else "reset"

@@ -7,7 +7,7 @@ import time
 from collections.abc import AsyncGenerator, Callable, Collection, Generator, Iterable, Mapping, Sequence
 from contextlib import aclosing
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 
 from . import blocking
 from .agents.base import Agent
@@ -33,6 +33,9 @@ from .task import Result, Task, Template, Timeouts
 from .views import chunks
 from .views.text import TextView
 
+if TYPE_CHECKING:
+    from .telemetry import Telemetry
+
 __all__ = [
     "Handle",
     "Limits",
@@ -57,7 +60,8 @@ class MultiAgentScheduler:
     ``task_type_limits`` task types to the Calls that they may make at once. ``store`` is where streams are kept:
     ``"memory://"`` or a :class:`~multi_agent_scheduler.store.base.Store`. At most
     ``max_running`` tasks run at once; of those that wait, the one with the highest priority is next, and each level of
-    priority is worth half a minute of waiting. ``clock`` gives seconds, and only goes forward.
+    priority is worth half a minute of waiting. ``clock`` gives seconds, and only goes forward. ``telemetry``
+    (:class:`~multi_agent_scheduler.telemetry.Telemetry`) tells OpenTelemetry of tasks and Calls.
 
     What is run may have an ``owner``: its streams, its share of an agent's limits and its cached answers are that
     owner's. ``trace`` has fields that are sent to every provider (``{"traceparent": ...}``). Where a reader names an
@@ -79,6 +83,7 @@ class MultiAgentScheduler:
         max_running: int = 1000,
         event_bus: EventBus | None = None,
         metrics: Metrics | None = None,
+        telemetry: Telemetry | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         if isinstance(max_running, bool) or not isinstance(max_running, int) or max_running < 1:
@@ -96,6 +101,7 @@ class MultiAgentScheduler:
         self._reading = Reading(self._store)
         self._bus = event_bus if event_bus is not None else get_event_bus()
         self._metrics = metrics if metrics is not None else get_metrics()
+        self._telemetry = telemetry
         self._max_running = max_running
         self._clock = clock
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -409,7 +415,7 @@ class MultiAgentScheduler:
             self._store,
             self._roster,
             Gate(self._limits, task_types=self._type_limits),
-            Notified(self._bus, self._metrics),
+            Notified(self._bus, self._metrics, self._telemetry),
             max_running=self._max_running,
             clock=self._clock,
         )

@@ -13,6 +13,7 @@ from ..store.core import StreamInfo
 from ..store.follow import Follower
 from ..submission import unpack
 from ..task import Result
+from ..telemetry import Telemetry
 from ..views.summary import Summary
 from . import choice, place
 from .run import PATIENCE, stop_all
@@ -53,7 +54,7 @@ def _agents(store: Store, left: Sequence[StreamInfo], config: str | None) -> dic
 async def _go_on(store: Store, agents: dict[str, Agent], left: Sequence[StreamInfo]) -> int:
     patience, results = asyncio.timeout(None), list[Result]()
     with Stopping() as stopping:
-        async with MultiAgentScheduler(agents, store=store) as scheduler:
+        async with MultiAgentScheduler(agents, store=store, telemetry=Telemetry.from_environment()) as scheduler:
 
             def stop(reason: str) -> None:
                 stop_all(store, reason)

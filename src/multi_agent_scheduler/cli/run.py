@@ -17,6 +17,7 @@ from ..scheduler import MultiAgentScheduler
 from ..scheduling.plan import Plan
 from ..store import Store
 from ..task import Task
+from ..telemetry import Telemetry
 from . import board, choice, graph, place
 from .board import Board, TaskLane
 from .stopping import Stopping
@@ -42,7 +43,9 @@ async def _run(tasks: Sequence[Task], agents: Mapping[str, Agent], store: Store)
     lanes = _lanes(tasks)
     patience, loop = asyncio.timeout(None), asyncio.get_running_loop()
     with Stopping(restore=shown.restore) as stopping:
-        async with MultiAgentScheduler(agents, store=store, event_bus=bus) as scheduler:
+        async with MultiAgentScheduler(
+            agents, store=store, event_bus=bus, telemetry=Telemetry.from_environment()
+        ) as scheduler:
             others = {info.stream_id for info in store.streams(states=ACTIVE)}
             if others:
                 complain(f"tasks of earlier runs have not ended ({len(others)}): mas resume goes on with them")
