@@ -127,7 +127,7 @@ def test_the_agents_of_a_file(
 
 
 def test_a_file_without_agents(capsys: pytest.CaptureFixture[str]) -> None:
-    Path("mas.toml").write_text('store = "memory://"')
+    Path("mas.toml").write_text('store = "memory://"\n[agents]')
     code, _, out = examined(capsys)
     assert code == 1
     assert "mas.toml has no agents: add an [agents.NAME] table with a type" in out
