@@ -57,6 +57,8 @@ SEAMS: Final = {
     "opentelemetry": ("telemetry",),
     "rich": ("cli",),
     "starlette": ("integrations.fastapi",),
+    "uvicorn": ("server.process",),
+    "uvloop": ("server.process",),
     "yaml": ("planfile",),
     "xllamacpp": ("agents.local",),
 }

@@ -31,12 +31,17 @@ class RequestWindow:
         self.limit = limit
         self._leaves: deque[float] = deque()  # when each request leaves the window
 
-    def opens(self, now: float) -> float:
-        """When one more request fits: ``now``, or later."""
+    def used(self, now: float) -> int:
+        """Requests that count now."""
         leaves = self._leaves
         while leaves and leaves[0] <= now:
             leaves.popleft()
-        return now if len(leaves) < self.limit else leaves[len(leaves) - self.limit]
+        return len(leaves)
+
+    def opens(self, now: float) -> float:
+        """When one more request fits: ``now``, or later."""
+        used = self.used(now)
+        return now if used < self.limit else self._leaves[used - self.limit]
 
     def take(self, now: float) -> None:
         """A request is admitted."""

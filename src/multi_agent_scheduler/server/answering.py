@@ -14,12 +14,13 @@ from ..store.core import StreamInfo
 from ..task import Task
 from .exchange import Exchange
 from .face import Answer, Asked, Face, Headers, Leaving, Renderer
+from .problem import Problem
 from .relay import Opening, Relay
 
 if TYPE_CHECKING:
     from ..handles import Handle
 
-__all__ = ["STREAM_HEADERS", "relayed", "respond", "stream", "whole"]
+__all__ = ["STREAM_HEADERS", "everything", "relayed", "respond", "stream", "submitted", "whole"]
 
 STREAM_HEADERS: Final = (
     (b"cache-control", b"no-store"),
@@ -32,16 +33,24 @@ async def respond(exchange: Exchange, face: Face, asked: Asked) -> None:
 
     Raises CallerError and Problem before anything is sent.
     """
-    server = exchange.server
-    agent, model = server.chosen(asked.model)
-    request = msgspec.structs.replace(asked.request, model=model)
-    task = Task.of(request, asked.task_id or exchange.request_id, agent=agent, metadata=asked.metadata)
-    handle = await server.scheduler.submit(task, owner=exchange.owner)
-    info = server.scheduler.find(handle.stream_id, owner=exchange.owner)
+    handle = await submitted(exchange, asked)
     if asked.streaming:
+        info = exchange.server.scheduler.find(handle.stream_id, owner=exchange.owner)
         await stream(exchange, face, asked, info)
     else:
         await whole(exchange, face, asked, handle)
+
+
+async def submitted(exchange: Exchange, asked: Asked) -> Handle:
+    """Start what was asked. Raises CallerError and Problem."""
+    server = exchange.server
+    if asked.streaming:
+        check_reading(exchange)
+    exchange.spend()
+    agent, model = server.chosen(asked.model)
+    request = msgspec.structs.replace(asked.request, model=model)
+    task = Task.of(request, asked.task_id or exchange.request_id, agent=agent, metadata=asked.metadata)
+    return await server.scheduler.submit(task, owner=exchange.owner, trace=exchange.trace)
 
 
 async def stream(exchange: Exchange, face: Face, asked: Asked, info: StreamInfo) -> None:
@@ -69,8 +78,8 @@ async def relayed(
 
     Readers of one stream with the same ``spelling`` share what is rendered: it must name all that makes it differ.
     """
-    server = exchange.server
-    stream_id = info.stream_id
+    server, stream_id = exchange.server, info.stream_id
+    check_reading(exchange)
     log = server.scheduler.log(stream_id, owner=exchange.owner)
     rendering = server.renderings.of((stream_id, spelling), lambda: log, make, after=after)
     relay = Relay(rendering, make(), exchange.send, opening, after=after, direct=exchange.direct)
@@ -81,10 +90,19 @@ async def relayed(
         relay.start()
         await _until(relay.over, exchange)
     finally:
-        server.relays.discard(relay)
+        exchange.caller.quota.reading -= 1
+        server.leave(relay)
         relay.leave()
         exchange.status, exchange.written = relay.status, relay.written
         server.attendance.leave(stream_id, leaving, ended=log.ended)
+
+
+def check_reading(exchange: Exchange) -> None:
+    """Raise Problem 429 if this key reads as many streams as it may."""
+    quota = exchange.caller.quota
+    most = quota.limits.streams or exchange.server.settings.max_streams
+    if quota.reading >= most:
+        raise Problem(429, f"no more than {most} streams can be read at once", headers=((b"retry-after", b"1"),))
 
 
 async def _until(over: asyncio.Future[None], exchange: Exchange) -> None:

@@ -6,15 +6,21 @@ import asyncio
 import logging
 import os
 import re
+import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
+from weakref import WeakValueDictionary
 
 from ..errors import ErrorInfo, SchedulerError, UnknownAgent
-from . import faces, native
+from ..events import STREAM_CANCELLED, STREAM_COMPLETED, STREAM_FAILED, Event, EventBus
+from ..metrics import Metrics
+from . import access_log, faces, native, sockets, watching
+from .access import Access
 from .answering import add_headers
 from .attendance import Attendance
 from .exchange import Exchange
 from .face import Answer
+from .keys import Keys
 from .problem import Problem, problem_of
 from .relay import Message, Relay, Send
 from .rendering import Renderings
@@ -29,7 +35,8 @@ __all__ = ["Server"]
 _log = logging.getLogger(__name__)
 
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._:-]{1,64}")
-_ROUTES: Final[Sequence[Route]] = (*native.ROUTES, *faces.ROUTES)
+_ROUTES: Final[Sequence[Route]] = (*native.ROUTES, *faces.ROUTES, *watching.ROUTES)
+_BUG: Final = "this is a bug of the server: its log has the details"
 
 Receive = Callable[[], Awaitable[Message]]
 
@@ -37,25 +44,42 @@ Receive = Callable[[], Awaitable[Message]]
 class Server:
     """An ASGI application over one scheduler, and all that its handlers share."""
 
-    def __init__(self, scheduler: MultiAgentScheduler, settings: Settings) -> None:
+    def __init__(
+        self, scheduler: MultiAgentScheduler, settings: Settings, keys: Keys, *, metrics: Metrics, bus: EventBus
+    ) -> None:
         self.scheduler = scheduler
         self.settings = settings
+        self.keys = keys
+        self.access = Access(keys, settings)
+        self.metrics = metrics
         self.router = Router(_ROUTES)
         self.renderings = Renderings()
         self.relays: set[Relay] = set()
         """Everybody who reads a stream now."""
         self.attendance = Attendance(self._cancel)
+        self.draining = False
+        """The server is being stopped."""
+        self._bus = bus
+        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._cancelling: set[asyncio.Task[Any]] = set()
         self._beating: asyncio.TimerHandle | None = None
+        self._readers = metrics.gauge("server.readers", description="Streams that are being read.")
+        self._opened = False
 
     async def __call__(self, scope: Mapping[str, Any], receive: Receive, send: Send) -> None:
         """ASGI 3: https://asgi.readthedocs.io/en/stable/specs/main.html."""
-        if scope["type"] == "http":
-            await self._http(Exchange(self, scope, receive, send))
-        elif scope["type"] == "lifespan":
+        kind = scope["type"]
+        if kind == "lifespan":
             await self._lifespan(receive, send)
+            return
+        if not self._opened:
+            await self._open()
+        if kind == "http":
+            await self._http(Exchange(self, scope, receive, send))
+        elif kind == "websocket":
+            await sockets.connected(self, scope, receive, send)
         else:
-            raise ValueError(f"this application does not speak {scope['type']}")
+            raise ValueError(f"this application does not speak {kind}")
 
     # --- what handlers need ---------------------------------------------------------------------------------------
 
@@ -72,14 +96,28 @@ class Server:
             return agent, rest
         raise UnknownAgent(f"there is no model {model!r}: name an agent, or agent/model; {', '.join(sorted(agents))}")
 
-    def follow_heartbeats(self, relay: Relay) -> None:
-        """From now on it writes a heartbeat whenever it was silent for too long. One timer serves all of them."""
+    def one_at_a_time(self, name: str) -> asyncio.Lock:
+        """A lock of this name; it is gone when nobody holds or awaits it."""
+        lock = self._locks.get(name)
+        if lock is None:
+            lock = self._locks[name] = asyncio.Lock()
+        return lock
+
+    def enter(self, relay: Relay) -> None:
+        """One more reads a stream: until it leaves, silence is filled with heartbeats. One timer serves all."""
         self.relays.add(relay)
+        self._readers.inc()
         if self._beating is None:
             self._beating = asyncio.get_running_loop().call_later(self.settings.heartbeat / 2, self._beat)
 
+    def leave(self, relay: Relay) -> None:
+        """It reads no more."""
+        self.relays.discard(relay)
+        self._readers.dec()
+
     async def drain(self) -> None:
         """End every reader: each is told that this is not the end, and can come back with its cursor."""
+        self.draining = True
         info = ErrorInfo("overloaded_error", "the server is being stopped", retryable=True)
         for relay in list(self.relays):
             relay.break_off(info)
@@ -93,25 +131,56 @@ class Server:
     # --- a request ------------------------------------------------------------------------------------------------
 
     async def _http(self, exchange: Exchange) -> None:
+        began = time.monotonic()
         said = exchange.header(b"x-request-id")
         exchange.request_id = said if _REQUEST_ID.fullmatch(said) else os.urandom(8).hex()
+        try:
+            await self._answer(exchange)
+        except ConnectionError:
+            exchange.status = 499  # as nginx calls a client that left before there was an answer
+        finally:
+            seconds = time.monotonic() - began
+            labels = {"route": exchange.route, "method": exchange.method, "status": str(exchange.status)}
+            self.metrics.counter("server.requests", labels, description="Requests that were answered.").inc()
+            if self.settings.access_log:
+                access_log.write(exchange, seconds)
+
+    async def _answer(self, exchange: Exchange) -> None:
         tell: Callable[[Problem], Answer] = native_problem
         try:
             methods, exchange.parameters = self.router.find(exchange.path)
             route = methods.get(exchange.method)
-            tell = next(iter(methods.values())).problem if route is None else route.problem
+            any_route = route or next(iter(methods.values()))
+            exchange.route, tell = any_route.path, any_route.problem
+            exchange.answer_headers = self.access.cors(exchange.headers)
             if route is None:
-                allowed = ", ".join(sorted(methods))
-                detail = f"{exchange.method} cannot be done here, but {allowed}"
-                raise Problem(405, detail, headers=((b"allow", allowed.encode()),))
+                await self._no_route(exchange, methods)
+                return
+            if not route.public:
+                self._admit(exchange, route)
             await route.handler(exchange)
         except ConnectionError:
-            return  # nobody is there to be told
+            raise
         except Exception as error:
-            problem = self._problem(error, exchange)
             if exchange.answered:
                 raise
+            problem = self._problem(error, exchange)
             await exchange.answer(add_headers(tell(problem), problem.headers))
+
+    def _admit(self, exchange: Exchange, route: Route) -> None:
+        token = exchange.query.get("token", "") if route.token else ""
+        exchange.caller = self.access.caller(exchange.headers, token, exchange.parameters.get("stream_id", ""))
+        self.access.check_origin(exchange.method, exchange.headers)
+
+    async def _no_route(self, exchange: Exchange, methods: Mapping[str, Route]) -> None:
+        allowed = ", ".join(sorted((*methods, "OPTIONS")))
+        if exchange.method != "OPTIONS":
+            detail = f"{exchange.method[:20]} cannot be done here, but {allowed}"
+            raise Problem(405, detail, headers=((b"allow", allowed.encode()),))
+        headers: tuple[tuple[bytes, bytes], ...] = ((b"allow", allowed.encode()),)
+        if exchange.header(b"origin"):
+            headers += tuple(self.access.preflight(exchange.headers, allowed))
+        await exchange.answer(Answer(204, headers=headers))
 
     def _problem(self, error: Exception, exchange: Exchange) -> Problem:
         if isinstance(error, Problem):
@@ -119,7 +188,7 @@ class Server:
         if isinstance(error, SchedulerError):
             return problem_of(error)
         _log.error("request %s could not be answered", exchange.request_id, exc_info=error)
-        return Problem(500, "this is a bug of the server: its log has the details")
+        return Problem(500, _BUG)
 
     # --- life -----------------------------------------------------------------------------------------------------
 
@@ -127,16 +196,32 @@ class Server:
         while True:
             message = await receive()
             if message["type"] == "lifespan.startup":
+                await self._open()
                 await send({"type": "lifespan.startup.complete"})
             elif message["type"] == "lifespan.shutdown":
                 await self.drain()
                 await send({"type": "lifespan.shutdown.complete"})
                 return
 
+    async def _open(self) -> None:
+        """Once, at the start or, in an application that tells of none, at the first request."""
+        await self.scheduler.open()
+        if not self._opened:
+            self._opened = True
+            for name in (STREAM_COMPLETED, STREAM_FAILED, STREAM_CANCELLED):
+                self._bus.on(name, self._count_tokens)
+
+    def _count_tokens(self, event: Event) -> None:
+        usage = event.data["usage"]
+        if usage is not None and self.keys.required:
+            count = (usage["input_tokens"] or 0) + (usage["output_tokens"] or 0)
+            self.access.used(self.scheduler.find(event.data["stream_id"]).owner, count)
+
     def _beat(self) -> None:
         self._beating = None
+        now = asyncio.get_running_loop().time()
         for relay in list(self.relays):
-            relay.beat()
+            relay.beat(now, self.settings.stall_timeout)
         if self.relays:
             self._beating = asyncio.get_running_loop().call_later(self.settings.heartbeat / 2, self._beat)
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 from urllib.parse import parse_qsl
 
 import msgspec
 
+from .access import NOBODY
 from .face import Answer, Headers
 from .problem import Problem
 from .relay import Message, Send
@@ -23,6 +25,9 @@ _T = TypeVar("_T")
 DIRECT: Final = "multi_agent_scheduler.direct"
 """The ASGI extension of a server whose ``send`` may be run by hand; see :mod:`.relay`."""
 
+_PARAMETERS: Final = 100
+_TRACEPARENT: Final = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
+_TRACESTATE_CHARACTERS: Final = 512
 _json: Final = msgspec.json.Encoder()
 
 
@@ -30,16 +35,18 @@ class Exchange:
     """A request, and the way to answer it. ``server`` is all that the handlers share."""
 
     __slots__ = (
+        "_query",
         "_receive",
+        "answer_headers",
         "answered",
+        "caller",
         "direct",
         "headers",
         "method",
-        "owner",
         "parameters",
         "path",
-        "query",
         "request_id",
+        "route",
         "scope",
         "send",
         "server",
@@ -57,14 +64,15 @@ class Exchange:
         self.method: str = scope["method"]
         self.path: str = scope["path"]
         self.headers: dict[bytes, bytes] = dict(scope["headers"])
-        self.query: dict[str, str] = dict(
-            parse_qsl(scope.get("query_string", b"").decode("latin-1"), keep_blank_values=True, max_num_fields=100)
-        )
+        self._query: dict[str, str] | None = None
         self.direct = DIRECT in scope.get("extensions", ())
         self.parameters: dict[str, str] = {}
         """What the path's places hold."""
-        self.owner = ""
-        """Whose request it is: every look-up of a stream names it."""
+        self.route = ""
+        """The path of the route that was found."""
+        self.caller = NOBODY
+        self.answer_headers: Headers = ()
+        """Sent with every answer."""
         self.request_id = ""
         self.status = 0
         self.written = 0
@@ -73,6 +81,48 @@ class Exchange:
     def header(self, name: bytes) -> str:
         """A field of the request, by its name in lower case; empty if there is none."""
         return self.headers.get(name, b"").decode("latin-1")
+
+    @property
+    def owner(self) -> str:
+        """Whose request it is: every look-up of a stream names it."""
+        return self.caller.owner
+
+    @property
+    def trace(self) -> dict[str, str] | None:
+        """The fields that tell which trace the request belongs to (W3C Trace Context), for the providers that it leads
+        to; None if there are none, or nonsense."""
+        parent = self.header(b"traceparent")
+        if not _TRACEPARENT.fullmatch(parent):
+            return None
+        state = self.header(b"tracestate")
+        if not state or len(state) > _TRACESTATE_CHARACTERS or not (state.isascii() and state.isprintable()):
+            return {"traceparent": parent}
+        return {"traceparent": parent, "tracestate": state}
+
+    @property
+    def query(self) -> dict[str, str]:
+        """The query's parameters; of one that is given twice, the last. Raises Problem 400 for too many."""
+        if self._query is None:
+            said = self.scope.get("query_string", b"").decode("latin-1")
+            try:
+                self._query = dict(parse_qsl(said, keep_blank_values=True, max_num_fields=_PARAMETERS))
+            except ValueError:
+                raise Problem(400, f"the query has more than {_PARAMETERS} parameters") from None
+        return self._query
+
+    def number(self, name: str, default: int, *, least: int, most: int) -> int:
+        """A whole number of the query. Raises Problem 400 for what is none, or out of range."""
+        said = self.query.get(name)
+        if said is None:
+            return default
+        number = int(said[:20]) if said.isascii() and said.isdigit() else -1
+        if not least <= number <= most:
+            raise Problem(400, f"{name} must be a whole number from {least} to {most}, not {said[:100]!r}")
+        return number
+
+    def spend(self) -> None:
+        """Count a request that starts something. Raises Problem 429 if the key may start no more now."""
+        self.caller.quota.take(asyncio.get_running_loop().time())
 
     # --- reading --------------------------------------------------------------------------------------------------
 
@@ -137,7 +187,8 @@ class Exchange:
 
     def own_headers(self) -> Headers:
         """The fields that every answer to this request has."""
-        return ((b"x-request-id", self.request_id.encode("ascii")),)
+        quota = self.caller.quota.headers(asyncio.get_running_loop().time())
+        return ((b"x-request-id", self.request_id.encode("ascii")), *self.answer_headers, *quota)
 
 
 def decoded(body: bytes, kind: type[_T]) -> _T:

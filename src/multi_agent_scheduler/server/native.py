@@ -1,153 +1,111 @@
-"""The native API: tasks and plans go in, streams come out, one record an event."""
+"""The native API: tasks and plans go in, streams come out."""
 
 from __future__ import annotations
 
+import hmac
 from collections.abc import Sequence
-from typing import Any, Final, Literal
+from hashlib import sha256
+from typing import Any, Final
 
-import msgspec
-
-from ..errors import ErrorInfo, InvalidRequest, UnknownAgent
-from ..records import TERMINALS, Record, Text, Usage, encode_record
-from ..store.core import StreamInfo
-from ..task import Task, Template, Timeouts
+from ..errors import StreamExists, StreamNotFound, UnknownAgent
+from ..store.core import StreamInfo, StreamState
+from ..task import Task
 from . import cursor as cursors
+from . import tokens
 from .answering import STREAM_HEADERS, relayed
-from .exchange import Exchange
-from .face import Answer, Renderer
+from .bodies import (
+    AgentBody,
+    Agents,
+    CancelBody,
+    Cancelled,
+    PlanPage,
+    StreamBody,
+    StreamPage,
+    StreamRow,
+    Submitted,
+    TasksBody,
+    TokenBody,
+)
+from .events import NativeRenderer
+from .exchange import Exchange, decoded
+from .face import Answer
 from .problem import Problem
 from .relay import Opening
 from .routing import Route
 
-__all__ = ["ROUTES", "NativeRenderer"]
+__all__ = ["ROUTES"]
 
-_json: Final = msgspec.json.encode
-
-
-class NativeRenderer(Renderer):
-    """Unnamed events: ``id`` is the cursor, ``data`` the record as JSON with its ``seq``; ``end`` after the terminal.
-
-    https://html.spec.whatwg.org/multipage/server-sent-events.html
-    """
-
-    stateful = False
-
-    def __init__(self, stream_id: str, retry: float) -> None:
-        self._tag = f"-{cursors.tag(stream_id)}\ndata: ".encode()
-        self._text = self._tag + b'{"type":"text","text":'
-        self._retry = b"retry: %d\n\n" % round(retry * 1000)
-
-    def feed(self, first: int, records: Sequence[Record]) -> bytes:
-        frames = []
-        seq = first
-        for record in records:
-            if type(record) is Text and record.branch is None and not record.part:
-                frames.append(b'id: %d%b%b,"seq":%d}\n\n' % (seq, self._text, _json(record.text), seq))
-            else:
-                frames.append(b'id: %d%b%b,"seq":%d}\n\n' % (seq, self._tag, encode_record(record)[:-1], seq))
-            seq += 1
-        if isinstance(records[-1], TERMINALS):
-            frames.append(b"event: end\ndata: {}\n\n")
-        return b"".join(frames)
-
-    def broken(self, error: ErrorInfo) -> bytes:  # noqa: ARG002 - who comes back gets the rest
-        return b": not the end: connect again with the last id\n" + self._retry
-
-    @property
-    def prologue(self) -> bytes:
-        """The first bytes of every response."""
-        return self._retry
+_PAGE: Final = 50
+_LARGEST_PAGE: Final = 500
+_STATES: Final[tuple[str, ...]] = ("queued", "running", "completed", "failed", "cancelled", "interrupted", "skipped")
+_KEY_CHARACTERS: Final = 255
+_TOKEN_SECONDS: Final = 300
 
 
-# --- what goes in and out ---------------------------------------------------------------------------------------
-
-
-class TaskBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One task of a plan: ``prompt`` is sent as it is, ``template`` has ``${ID}`` where another task's text goes."""
-
-    id: str
-    prompt: str | list[dict[str, Any]] | None = None
-    template: str | None = None
-    task_type: str = "general"
-    agent: str | None = None
-    depends_on: list[str] = []
-    priority: int = 0
-    on_failure: Literal["skip", "run"] = "skip"
-    timeouts: Timeouts | None = None
-    schema: dict[str, Any] | None = None
-    options: dict[str, Any] = {}
-    metadata: dict[str, Any] = {}
-
-
-class TasksBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A plan: at least one task."""
-
-    tasks: list[TaskBody]
-
-
-class Submitted(msgspec.Struct, frozen=True):
-    """``streams`` maps each task's id to the id of its stream."""
-
-    plan_id: str
-    streams: dict[str, str]
-
-
-class StreamBody(msgspec.Struct, frozen=True, kw_only=True):
-    """A stream as it stands. ``cursor`` is where its events go on behind what is here."""
-
-    stream_id: str
-    task_id: str
-    plan_id: str | None
-    state: str
-    cursor: str
-    text: str
-    reasoning: str
-    usage: Usage | None
-    stop_reason: str | None
-    error: ErrorInfo | None
-    created: float
-    ended_at: float | None
-
-
-# --- the routes -------------------------------------------------------------------------------------------------
+# --- tasks ------------------------------------------------------------------------------------------------------
 
 
 async def submit(exchange: Exchange) -> None:
-    """``POST /v1/tasks``."""
-    body = await exchange.decoded(TasksBody)
-    tasks = [_task(task) for task in body.tasks]
+    """``POST /v1/tasks``. With an ``Idempotency-Key`` the same body gets the same answer, and runs once."""
+    data = await exchange.body()
+    tasks = [task.task() for task in decoded(data, TasksBody).tasks]
+    exchange.spend()
+    scheduler, owner = exchange.server.scheduler, exchange.owner
+    said = exchange.header(b"idempotency-key")
     try:
-        handle = await exchange.server.scheduler.submit_plan(tasks, owner=exchange.owner)
+        if not said:
+            handle = await scheduler.submit_plan(tasks, owner=owner, trace=exchange.trace)
+            answer = Submitted(handle.plan_id, dict(handle.streams))
+        else:
+            answer = _named(exchange, said, data, tasks)
+            await _submit_once(exchange, answer, tasks)
     except UnknownAgent as error:
         raise Problem(400, str(error)) from None
-    await exchange.json(Submitted(handle.plan_id, dict(handle.streams)), 202)
+    await exchange.json(answer, 202)
 
 
-def _task(body: TaskBody) -> Task:
-    if (body.prompt is None) == (body.template is None):
-        raise InvalidRequest(f"task {body.id!r}: one of prompt (sent as it is) and template (with ${{ID}}) is needed")
-    if "extra" in body.options:
-        raise InvalidRequest(f"task {body.id!r}: extra is not taken from a client")
-    prompt: Any = body.prompt if body.template is None else Template(body.template)
-    return Task(
-        body.id,
-        prompt,
-        body.task_type,
-        agent=body.agent,
-        depends_on=tuple(body.depends_on),
-        priority=body.priority,
-        on_failure=body.on_failure,
-        timeouts=body.timeouts,
-        schema=body.schema,
-        options=body.options,
-        metadata=body.metadata,
-    )
+def _named(exchange: Exchange, key: str, body: bytes, tasks: Sequence[Task]) -> Submitted:
+    """The ids that follow from key, owner and body: the plan's from the first two, the streams' from all of it."""
+    if len(key) > _KEY_CHARACTERS:
+        raise Problem(400, f"an Idempotency-Key has at most {_KEY_CHARACTERS} characters")
+    secret = exchange.server.keys.secret
+
+    def name(*parts: str) -> str:
+        return hmac.digest(secret, "\n".join(("plan", *parts)).encode(), "sha256").hex()[:32]
+
+    plan_id = name(exchange.owner, key)
+    digest = sha256(body).hexdigest()
+    return Submitted(plan_id, {task.id: name(plan_id, digest, task.id) for task in tasks})
+
+
+async def _submit_once(exchange: Exchange, answer: Submitted, tasks: Sequence[Task]) -> None:
+    """Raises Problem 422 if the key was used for another body."""
+    server, owner = exchange.server, exchange.owner
+    async with server.one_at_a_time(answer.plan_id):
+        known = server.scheduler.streams(owner=owner, plan_id=answer.plan_id)
+        if not known:
+            try:
+                await server.scheduler.submit_plan(
+                    tasks, owner=owner, plan_id=answer.plan_id, stream_ids=answer.streams, trace=exchange.trace
+                )
+                return
+            except StreamExists:
+                known = server.scheduler.streams(owner=owner, plan_id=answer.plan_id)
+        if not {info.stream_id for info in known} <= set(answer.streams.values()):
+            raise Problem(422, "this Idempotency-Key was used for another request: use a new key for a new request")
+
+
+# --- one stream -------------------------------------------------------------------------------------------------
+
+
+def _found(exchange: Exchange) -> StreamInfo:
+    return exchange.server.scheduler.find(exchange.parameters["stream_id"], owner=exchange.owner)
 
 
 async def read(exchange: Exchange) -> None:
     """``GET /v1/streams/{stream_id}``, as events or as JSON, as the client accepts."""
-    info = exchange.server.scheduler.find(exchange.parameters["stream_id"], owner=exchange.owner)
-    if "text/event-stream" in exchange.header(b"accept"):
+    info = _found(exchange)
+    if "text/event-stream" in exchange.header(b"accept").lower():
         await _events(exchange, info)
     else:
         await _snapshot(exchange, info)
@@ -157,14 +115,13 @@ async def _events(exchange: Exchange, info: StreamInfo) -> None:
     said = exchange.header(b"last-event-id") or exchange.query.get("after", "")
     after = cursors.parse(said, info) if said else 0
     if info.ended and after == info.seq:
-        await exchange.answer(_NOTHING_MORE)
+        await exchange.answer(Answer(204))
         return
-    retry = exchange.server.settings.retry
-    renderer = NativeRenderer(info.stream_id, retry)
+    retry, stream_id = exchange.server.settings.retry, info.stream_id
     headers = [(b"content-type", b"text/event-stream; charset=utf-8"), *STREAM_HEADERS, *exchange.own_headers()]
     await relayed(
-        exchange, info, "native", lambda: NativeRenderer(info.stream_id, retry), Opening(headers, renderer.prologue),
-        after=after,
+        exchange, info, "native", lambda: NativeRenderer(stream_id, retry),
+        Opening(headers, NativeRenderer(stream_id, retry).prologue), after=after,
     )  # fmt: skip
 
 
@@ -176,27 +133,141 @@ async def _snapshot(exchange: Exchange, info: StreamInfo) -> None:
         plan_id=shot.plan_id,
         state=shot.state,
         cursor=cursors.cursor(shot.stream_id, shot.seq),
-        text=shot.text,
-        reasoning=shot.reasoning,
-        usage=shot.usage,
-        stop_reason=shot.stop_reason,
-        error=shot.error,
         created=shot.created,
         ended_at=shot.ended_at,
+        text=shot.text,
+        reasoning=shot.reasoning,
+        refusal=shot.refusal,
+        tool_calls=shot.tool_calls,
+        usage=shot.usage,
+        stop_reason=shot.stop_reason,
+        success=shot.success,
+        error=shot.error,
+        agent=shot.agent,
+        model=shot.model,
+        cached=shot.cached,
     )
     await exchange.json(body)
 
 
-_NOTHING_MORE: Final = Answer(204)
+async def cancel(exchange: Exchange) -> None:
+    """``POST /v1/streams/{stream_id}/cancel``: returns when the provider is closed."""
+    info = _found(exchange)
+    reason = "cancelled"
+    if exchange.header(b"content-type"):
+        reason = (await exchange.decoded(CancelBody)).reason
+    first = await exchange.server.scheduler.cancel(info.stream_id, reason, owner=exchange.owner)
+    state = exchange.server.scheduler.find(info.stream_id, owner=exchange.owner).state
+    await exchange.json(Cancelled(info.stream_id, first, state))
+
+
+async def token(exchange: Exchange) -> None:
+    """``POST /v1/streams/{stream_id}/token``."""
+    info = _found(exchange)
+    seconds = exchange.number("seconds", _TOKEN_SECONDS, least=1, most=tokens.LONGEST)
+    made, expiry = exchange.server.access.token(info.stream_id, exchange.owner, seconds)
+    url = f"/v1/streams/{info.stream_id}?token={made}"
+    await exchange.json(TokenBody(made, expiry, url), 201)
+
+
+# --- many streams -----------------------------------------------------------------------------------------------
+
+
+async def streams(exchange: Exchange) -> None:
+    """``GET /v1/streams``."""
+    rows, following = _page(exchange, exchange.query.get("plan_id"))
+    await exchange.json(StreamPage(rows, following))
+
+
+async def plan(exchange: Exchange) -> None:
+    """``GET /v1/plans/{plan_id}``. Raises StreamNotFound."""
+    plan_id = exchange.parameters["plan_id"]
+    if not exchange.server.scheduler.streams(owner=exchange.owner, plan_id=plan_id, limit=1):
+        raise StreamNotFound(f"there is no plan {plan_id!r}")
+    rows, following = _page(exchange, plan_id)
+    await exchange.json(PlanPage(plan_id, rows, following))
+
+
+def _page(exchange: Exchange, plan_id: str | None) -> tuple[list[StreamRow], str | None]:
+    """The newest streams that the query asks for, newest first, and where the next page begins."""
+    limit = exchange.number("limit", _PAGE, least=1, most=_LARGEST_PAGE)
+    found = exchange.server.scheduler.streams(
+        owner=exchange.owner, plan_id=plan_id, states=_states(exchange), before=exchange.query.get("before"),
+        limit=limit + 1,
+    )  # fmt: skip
+    following = found[1].stream_id if len(found) > limit else None
+    rows = [
+        StreamRow(
+            stream_id=info.stream_id,
+            task_id=info.task_id,
+            plan_id=info.plan_id,
+            state=info.state,
+            cursor=cursors.cursor(info.stream_id, info.seq),
+            created=info.created,
+            ended_at=info.ended_at,
+        )
+        for info in reversed(found[-limit:])
+    ]
+    return rows, following
+
+
+def _states(exchange: Exchange) -> set[StreamState] | None:
+    said = exchange.query.get("state")
+    if said is None:
+        return None
+    asked: set[Any] = set(said.split(","))
+    unknown = sorted(asked.difference(_STATES))
+    if unknown:
+        raise Problem(400, f"state: {unknown[0][:100]!r} is none of {', '.join(_STATES)}")
+    return asked
+
+
+async def agents(exchange: Exchange) -> None:
+    """``GET /v1/agents``."""
+    scheduler = exchange.server.scheduler
+    default = scheduler.select_agent(Task("any", "any"))
+    rows = [
+        AgentBody(name, getattr(agent, "protocol", None), getattr(agent, "model", None), name == default)
+        for name, agent in scheduler.agents.items()
+    ]
+    await exchange.json(Agents(rows))
+
+
+_FILTERS: Final = {
+    "state": f"only streams in these states, with commas between: {', '.join(_STATES)}",
+    "limit": f"how many, at most {_LARGEST_PAGE}; {_PAGE} unless it is said",
+    "before": "the id of a stream: only older ones. It is the `next` of the page before",
+}
+_STREAM: Final = "/v1/streams/{stream_id}"
 
 ROUTES: Final = (
     Route(
-        method="POST", path="/v1/tasks", handler=submit, summary="Start tasks; they go on whoever reads them.",
-        body=TasksBody, answers={202: Submitted},
+        method="POST", path="/v1/tasks", handler=submit, body=TasksBody, answers={202: Submitted},
+        summary="Start tasks. They go on whether anybody reads them or not.",
+        headers={"Idempotency-Key": "the same key and body get the same answer, and run once"},
     ),
     Route(
-        method="GET", path="/v1/streams/{stream_id}", handler=read, streams=True, answers={200: StreamBody, 204: None},
-        summary="A stream: its events from a cursor on, or how it stands.",
-        query={"after": "the cursor behind which events begin; the header Last-Event-ID goes before it"},
+        method="GET", path="/v1/streams", handler=streams, answers={200: StreamPage},
+        summary="The streams, newest first.", query={**_FILTERS, "plan_id": "only the streams of this plan"},
     ),
+    Route(
+        method="GET", path=_STREAM, handler=read, streams=True, token=True, answers={200: StreamBody, 204: None},
+        summary="A stream: its events from a cursor on, or how it stands, as the client accepts.",
+        query={"after": "the cursor behind which events begin, if there is no Last-Event-ID"},
+        headers={"Last-Event-ID": "the cursor behind which events begin"},
+    ),
+    Route(
+        method="POST", path=f"{_STREAM}/cancel", handler=cancel, answers={200: Cancelled}, optional_body=CancelBody,
+        summary="Stop a stream. Answers when its provider is closed.",
+    ),
+    Route(
+        method="POST", path=f"{_STREAM}/token", handler=token, answers={201: TokenBody},
+        summary="A token that opens this stream for reading, for those who can send no header.",
+        query={"seconds": f"how long it is good for, at most {tokens.LONGEST}; {_TOKEN_SECONDS} unless it is said"},
+    ),
+    Route(
+        method="GET", path="/v1/plans/{plan_id}", handler=plan, answers={200: PlanPage}, query=_FILTERS,
+        summary="The streams of a plan, newest first.",
+    ),
+    Route(method="GET", path="/v1/agents", handler=agents, answers={200: Agents}, summary="Who can be asked."),
 )  # fmt: skip

@@ -44,7 +44,7 @@ class Opening:
 
 
 class Relay(Reader):
-    """Writes what it is shown. ``epilogue`` follows the terminal; ``pack`` compresses, and flushes, each piece."""
+    """Writes what it is shown. ``pack`` compresses, and flushes, each piece."""
 
     __slots__ = (
         "_busy",
@@ -57,8 +57,8 @@ class Relay(Reader):
         "_renderer",
         "_rendering",
         "_send",
+        "_since",
         "_task",
-        "epilogue",
         "over",
         "quiet",
         "status",
@@ -82,7 +82,7 @@ class Relay(Reader):
         self._held_records: list[Record] = []
         self._busy = False
         self._task: asyncio.Task[None] | None = None
-        self.epilogue = b""
+        self._since: float | None = None  # when it was first seen to take nothing
         self.over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         """Done when the response is complete, or nobody reads it any more."""
         self.quiet = True
@@ -105,8 +105,16 @@ class Relay(Reader):
             self._task.cancel()
         self._end()
 
-    def beat(self) -> None:
-        """Write a heartbeat if there was nothing to write since the last one was due."""
+    def beat(self, now: float, patience: float) -> None:
+        """Write a heartbeat if there was nothing to write since the last one was due; leave if nothing could be written
+        for ``patience`` seconds."""
+        if self._busy:
+            if self._since is None:
+                self._since = now
+            elif now - self._since > patience:
+                self.leave()
+            return
+        self._since = None
         if self.quiet and self.ready:
             self._open()
             self._write(self._renderer.heartbeat)
@@ -123,10 +131,8 @@ class Relay(Reader):
         ended = isinstance(records[-1], TERMINALS)
         if not self._opened and self._opening.refusal is not None and not self._begun(records, data):
             return
-        if ended:
-            self._write(data + self.epilogue if self.epilogue else data, last=True)
-        elif data:
-            self._write(data)
+        if ended or data:
+            self._write(data, last=ended)
 
     def break_off(self, error: ErrorInfo) -> None:
         if self.over.done():
@@ -188,7 +194,7 @@ class Relay(Reader):
         self._task.add_done_callback(self._drained)
 
     def _drained(self, task: asyncio.Task[None]) -> None:
-        self._task = None
+        self._task = self._since = None
         self._busy = False
         if task.cancelled():
             self._end()

@@ -55,7 +55,7 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
     """One method on one path. ``path`` has places as ``{name}``, each one segment.
 
     What follows ``problem`` is for the OpenAPI document: the type of the body, the types of the answers by status (None
-    for one without a body), the names of the query's parameters with what they mean.
+    for one without a body), the parameters of the query and the header fields with what they mean.
     """
 
     method: str
@@ -66,9 +66,14 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
     """How this route tells a problem: its face's way."""
     public: bool = False
     """Whether it is answered without a key."""
+    token: bool = False
+    """Whether a token for its ``stream_id`` opens it as well as a key."""
     body: Any = None
     answers: Mapping[int, Any] = {}
     query: Mapping[str, str] = {}
+    headers: Mapping[str, str] = {}
+    optional_body: Any = None
+    """The type of a body that may be left out, with its content type."""
     streams: bool = False
     """Whether it can answer with server-sent events."""
 

@@ -1,0 +1,193 @@
+"""The server as a process: uvicorn, with the bounds that it leaves open, and an orderly end.
+
+uvicorn has no limit on the head of a request, nor on the time that it takes; a connection that never asks for anything
+would stay for good. :func:`http_protocol` adds that, and tells the application that its ``send`` may be run by hand.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from typing import TYPE_CHECKING, Any, Final
+
+from ..errors import InvalidConfiguration
+from .exchange import DIRECT
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import uvicorn
+
+    from .app import Server
+    from .settings import Settings
+
+__all__ = ["Process", "bound"]
+
+_REFUSALS: Final = {
+    408: b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n",
+    431: b"HTTP/1.1 431 Request Header Fields Too Large\r\nconnection: close\r\ncontent-length: 0\r\n\r\n",
+    503: b"HTTP/1.1 503 Service Unavailable\r\nconnection: close\r\nretry-after: 1\r\ncontent-length: 0\r\n\r\n",
+}
+
+
+def bound(host: str, port: int) -> socket.socket:
+    """A listening socket. Raises InvalidConfiguration where that cannot be, with the reason."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+    except (OSError, UnicodeError) as error:
+        raise InvalidConfiguration(f"cannot listen on {host!r}: {error}") from None
+    listener = socket.socket(family, kind, protocol)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        listener.bind(address)
+        listener.listen(2048)
+    except OSError as error:
+        listener.close()
+        raise InvalidConfiguration(f"cannot listen on {host}:{port}: {error.strerror or error}") from None
+    listener.setblocking(False)
+    return listener
+
+
+class Process:
+    """A server at work on a listening socket, in the running loop."""
+
+    def __init__(self, app: Server, listener: socket.socket) -> None:
+        import uvicorn
+
+        settings = app.settings
+        config = uvicorn.Config(
+            app,
+            http=http_protocol(settings),
+            ws="websockets-sansio",
+            ws_max_size=settings.max_message,
+            ws_per_message_deflate=settings.compression,
+            timeout_keep_alive=max(1, round(settings.keep_alive)),
+            lifespan="on",
+            log_config=None,
+            access_log=False,
+            proxy_headers=False,
+            server_header=False,
+        )
+        self._listener = listener
+        self._started = asyncio.Event()
+        self._uvicorn = _server(config, app, self._started)
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """The host and the port that it listens on."""
+        name = self._listener.getsockname()
+        return name[0], name[1]
+
+    def stop(self) -> None:
+        """Take no more requests, end the readers, and return from :meth:`run`."""
+        self._uvicorn.should_exit = True
+
+    async def run(self) -> None:
+        """Serve until :meth:`stop`."""
+        await self._uvicorn._serve([self._listener])
+
+    async def started(self) -> None:
+        """Return once requests are taken."""
+        await self._started.wait()
+
+
+def _server(config: uvicorn.Config, app: Server, started: asyncio.Event) -> uvicorn.Server:
+    from uvicorn import Server as Uvicorn
+
+    class Draining(Uvicorn):
+        async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+            await super().startup(sockets)
+            started.set()
+
+        async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+            for server in self.servers:
+                server.close()
+            for connection in list(self.server_state.connections):
+                connection.shutdown()
+            await app.drain()
+            await super().shutdown(sockets)
+
+    return Draining(config)
+
+
+def http_protocol(settings: Settings) -> type[asyncio.Protocol]:
+    """uvicorn's HTTP protocol within bounds: the size of a request's head, its time, and how many connections."""
+    from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+    class Bounded(HttpToolsProtocol):
+        _deadline: asyncio.TimerHandle | None = None
+        _in_head = False
+        _head = 0  # bytes of the head that is being read
+
+        def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+            super().connection_made(transport)
+            if len(self.connections) > settings.max_connections:
+                self._refuse(503)
+            else:
+                self._await_head()
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            self._head_came()
+            super().connection_lost(exc)
+
+        def data_received(self, data: bytes) -> None:
+            if self._deadline is not None:  # a head is awaited, or being read
+                self._head += len(data)
+            super().data_received(data)
+            if self.transport.is_closing():
+                return
+            if self._in_head and self._head > settings.max_header:
+                self._refuse(431)
+            elif self._deadline is None and self.timeout_keep_alive_task is None and self._is_idle():
+                self._await_head()  # there was something, but no request
+
+        def on_message_begin(self) -> None:
+            super().on_message_begin()
+            self.scope["extensions"] = {DIRECT: {"abort": self.transport.abort}}
+            self._in_head = True
+            if self._deadline is None:
+                self._await_head()
+
+        def on_headers_complete(self) -> None:
+            self._head_came()
+            super().on_headers_complete()
+
+        def _is_idle(self) -> bool:
+            return self.cycle is None or self.cycle.response_complete
+
+        def _await_head(self) -> None:
+            self._deadline = self.loop.call_later(settings.header_timeout, self._too_slow)
+
+        def _head_came(self) -> None:
+            self._in_head, self._head = False, 0
+            if self._deadline is not None:
+                self._deadline.cancel()
+                self._deadline = None
+
+        def _too_slow(self) -> None:
+            self._deadline = None
+            if self._in_head and self._is_idle():
+                self._refuse(408)
+            else:
+                self.transport.close()
+
+        def _refuse(self, status: int) -> None:
+            self._head_came()
+            self.transport.write(_REFUSALS[status])
+            self.transport.close()
+
+    return Bounded
+
+
+def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """uvloop's loop where it is installed; None for asyncio's own."""
+    try:
+        import uvloop
+    except ImportError:
+        return None
+    factory: Any = uvloop.new_event_loop
+    return factory  # type: ignore[no-any-return]
