@@ -25,7 +25,7 @@ GRACE: Final = 1.0
 # --- the machine stays outside ----------------------------------------------------------------------------------
 
 _FOREIGN: Final = re.compile(
-    r"MAS_.*|.*_API_KEY|.*_BASE_URL|.*_AUTH_TOKEN|OPENAI_.*|ANTHROPIC_.*|GEMINI_.*|GOOGLE_.*"
+    r"MAS_(?!SIM_).*|.*_API_KEY|.*_BASE_URL|.*_AUTH_TOKEN|OPENAI_.*|ANTHROPIC_.*|GEMINI_.*|GOOGLE_.*"
     r"|(ALL|HTTP|HTTPS|NO|WS|WSS)_PROXY|NO_COLOR|FORCE_COLOR|CLICOLOR.*|COLUMNS|LINES",
     re.IGNORECASE,
 )

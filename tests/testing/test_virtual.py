@@ -120,7 +120,8 @@ def test_limits_of_a_minute_and_time_limits_are_tested_in_no_time() -> None:
         failing = ScriptedAgent(agent_error(ErrorInfo("rate_limit_error", "no", retryable=True, retry_after=100)))
         agents = {"quick": quick, "silent": silent, "retried": Retry(failing, attempts=2)}
         limits = {"quick": Limits(requests_per_minute=2)}
-        async with MultiAgentScheduler(agents, limits=limits, metrics=Metrics()) as scheduler:
+        clock = asyncio.get_running_loop().time
+        async with MultiAgentScheduler(agents, limits=limits, metrics=Metrics(), clock=clock) as scheduler:
             began = time.monotonic()
             await asyncio.gather(*(scheduler.execute_task(Task(str(n), "x"), "quick") for n in range(6)))
             took = time.monotonic() - began

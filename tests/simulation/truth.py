@@ -1,0 +1,272 @@
+"""What should be true of every stream, permit and reader, kept beside the scheduler and compared with what it does."""
+
+from __future__ import annotations
+
+from collections import defaultdict, deque
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from multi_agent_scheduler.records import TERMINALS, Cancelled, Record, Skipped, terminal_name
+from multi_agent_scheduler.scheduling.limits import Limits
+from multi_agent_scheduler.store.base import Store
+from multi_agent_scheduler.store.core import Lease, StreamSpec
+from multi_agent_scheduler.store.follow import Follower
+from multi_agent_scheduler.store.memory import MemoryStore
+from multi_agent_scheduler.task import Result, Task, Template
+from multi_agent_scheduler.views.summary import summarise
+from tests.simulation.store import SimulatedStore
+
+WINDOW = 60.0
+
+
+class Stream:
+    """One stream as it was written."""
+
+    def __init__(self, stream_id: str, task_id: str, plan_id: str | None) -> None:
+        self.stream_id = stream_id
+        self.task_id = task_id
+        self.plan_id = plan_id
+        self.records: list[Record] = []
+        self.epoch = 0
+        self.fence = 0  # epochs up to this one may append no more
+        self.stop: str | None = None
+        self.shown = 0  # a reader, or whoever waited for the end, was told of so many records
+
+    @property
+    def terminal(self) -> Record | None:
+        last = self.records[-1] if self.records else None
+        return last if isinstance(last, TERMINALS) else None
+
+    @property
+    def result(self) -> Result:
+        return summarise(self.records, stream_id=self.stream_id)
+
+
+class Truth:
+    """Raises AssertionError as soon as anything is done that must not be."""
+
+    def __init__(self, tasks: Mapping[str, Task]) -> None:
+        self.tasks = tasks
+        self.streams: dict[str, Stream] = {}
+        self._taken_for_skipped: set[str] = set()
+        self.violation: AssertionError | None = None
+        """The first one, which may have been raised where it was taken for a failure of somebody's."""
+
+    def violated(self, error: AssertionError) -> None:
+        if self.violation is None:
+            self.violation = error
+
+    # --- what the store is told -----------------------------------------------------------------------------------
+
+    def submitted(self, specs: Sequence[StreamSpec]) -> None:
+        for spec in specs:
+            assert spec.stream_id not in self.streams, f"the stream of {spec.task_id} was accepted twice"
+            self.streams[spec.stream_id] = Stream(spec.stream_id, spec.task_id, spec.plan_id)
+
+    def claimed(self, lease: Lease) -> None:
+        stream = self.streams[lease.stream_id]
+        assert stream.terminal is None, f"{stream.task_id} was claimed behind its end"
+        assert lease.epoch > stream.epoch, f"{stream.task_id}: an epoch was given twice"
+        assert stream.epoch <= stream.fence, f"{stream.task_id} was claimed while its lease was live"
+        stream.epoch = lease.epoch
+
+    def fenced(self, stream_id: str, epoch: int) -> None:
+        self.streams[stream_id].fence = epoch
+
+    def appended(self, lease: Lease, first: int, records: Sequence[Record]) -> None:
+        stream = self.streams[lease.stream_id]
+        name = stream.task_id
+        assert lease.epoch == stream.epoch > stream.fence, f"{name}: an append of a lease that is not live"
+        assert stream.terminal is None, f"{name}: an append behind the terminal"
+        assert first == len(stream.records) + 1, f"{name}: seq {first} behind {len(stream.records)}"
+        assert not any(isinstance(record, TERMINALS) for record in records[:-1]), f"{name}: a second terminal"
+        self._check_order(stream, records)
+        stream.records += records
+        terminal = stream.terminal
+        if terminal is not None and stream.stop is not None:
+            skipped = isinstance(terminal, Skipped)  # what it depends on was stopped, too
+            assert skipped or terminal == Cancelled(stream.stop), f"{name}: a stop was forgotten: {terminal}"
+
+    def _check_order(self, stream: Stream, records: Sequence[Record]) -> None:
+        """A task begins when all that it depends on has ended; it is skipped if one of that was no success.
+
+        That one is skipped is decided before it is written, and what depends on it may begin in between.
+        """
+        task = self.tasks[stream.task_id]
+        if stream.stream_id in self._taken_for_skipped and not stream.records:
+            assert isinstance(records[-1], Skipped | Cancelled), f"{task.id} began behind a task that depends on it"
+        if not task.depends_on or stream.records or isinstance(records[-1], Cancelled):
+            return
+        parents = [self.stream_of(parent, stream.plan_id) for parent in task.depends_on]
+        unsuccessful = [it for it in parents if it.terminal is not None and not it.result.success]
+        if isinstance(records[-1], Skipped):
+            waiting = [it for it in parents if it.terminal is None]  # to be skipped in the same step, perhaps
+            assert unsuccessful or waiting, f"{task.id} was skipped though all that it depends on succeeded"
+            assert task.on_failure == "skip", f"{task.id} was skipped though it was to run"
+            return
+        early = [it for it in parents if it.terminal is None]
+        assert not early or task.on_failure == "run", f"{task.id} began before its parents had ended"
+        assert not any(it.records for it in early), f"{task.id} began while its parents ran"
+        self._taken_for_skipped.update(it.stream_id for it in early)
+        assert not unsuccessful or task.on_failure == "run", f"{task.id} ran after a failure"
+
+    # --- what readers and those who wait are told -----------------------------------------------------------------
+
+    def stream_of(self, task_id: str, plan_id: str | None) -> Stream:
+        return next(it for it in self.streams.values() if it.task_id == task_id and it.plan_id == plan_id)
+
+    def shown(self, stream_id: str, cursor: int, record: Record) -> None:
+        """A reader was given the record behind its cursor."""
+        stream = self.streams[stream_id]
+        assert record.seq == cursor + 1, f"{stream.task_id}: seq {record.seq} was shown behind {cursor}"
+        assert cursor < len(stream.records), f"{stream.task_id}: what was never written was shown"
+        written = msgspec.structs.replace(stream.records[cursor], seq=record.seq)
+        assert written == record, f"{stream.task_id}: {record} was shown, and {written} written"
+        stream.shown = max(stream.shown, cursor + 1)
+
+    def resulted(self, result: Result) -> None:
+        """Who waited for a task was given its result: what the log says, and kept from now on."""
+        stream = self.streams[str(result.stream_id)]
+        assert stream.terminal is not None, f"{stream.task_id}: a result without an end"
+        replayed = stream.result
+        for name in (
+            "text", "state", "success", "error", "stop_reason", "reasoning", "refusal", "tool_calls", "usage", "cached",
+        ):  # fmt: skip
+            live, again = getattr(result, name), getattr(replayed, name)
+            assert live == again, f"{stream.task_id}: {name} was {live!r} live, and is {again!r} in the log"
+        stream.shown = len(stream.records)
+
+    def prompt(self, task_id: str, plan_id: str | None) -> str:
+        """What the task's provider must be asked."""
+        task = self.tasks[task_id]
+        if not isinstance(task.prompt, Template):
+            return str(task.prompt)
+        return task.prompt.substitute({it: self.stream_of(it, plan_id).result.text for it in task.depends_on})
+
+    # --- a crash --------------------------------------------------------------------------------------------------
+
+    def crashing(self, store: Store) -> None:
+        """What every reader could be shown at this moment counts as shown."""
+        for stream in self.streams.values():
+            stream.shown = max(stream.shown, store.info(stream.stream_id).seq)
+
+    def recovered(self, store: Store) -> None:
+        """A new process has opened the store: what was acknowledged is there, and nothing that was never written."""
+        for info in store.streams():
+            if info.stream_id not in self.streams:  # it was being accepted when the process died
+                self.streams[info.stream_id] = Stream(info.stream_id, info.task_id, info.plan_id)
+        for stream in self.streams.values():
+            info, kept = store.info(stream.stream_id), log_of(store, stream.stream_id)
+            assert len(kept) >= stream.shown, f"{stream.task_id}: what was shown is lost"
+            assert kept == stream.records[: len(kept)], f"{stream.task_id}: what is kept was never written"
+            assert info.stop_reason in (None, stream.stop)
+            stream.records, stream.stop = kept, info.stop_reason
+            assert info.state == (terminal_name(stream.terminal) if stream.terminal else "queued")  # type: ignore[arg-type]
+            stream.epoch = stream.fence = max(stream.epoch, info.epoch)
+
+    def ended(self, store: Store) -> None:
+        """Nothing runs any more: every stream has ended, and the store shows it as it was written."""
+        for info in store.streams():
+            assert info.stream_id in self.streams, f"nobody submitted {info.task_id}"
+        for stream in self.streams.values():
+            assert stream.terminal is not None, f"{stream.task_id} was accepted and has not ended"
+            assert log_of(store, stream.stream_id) == stream.records, (
+                f"{stream.task_id}: the log is not what was written"
+            )
+            info = store.info(stream.stream_id)
+            assert (info.state, info.seq) == (terminal_name(stream.terminal), len(stream.records))  # type: ignore[arg-type]
+            if isinstance(stream.terminal, Skipped):
+                parents = [self.stream_of(it, stream.plan_id) for it in self.tasks[stream.task_id].depends_on]
+                assert any(not it.result.success for it in parents), f"{stream.task_id} was skipped for nothing"
+
+
+def log_of(store: Store, stream_id: str) -> list[Record]:
+    """What a stream shows now."""
+    follower = Follower(store, stream_id)
+    records: list[Record] = []
+    while some := follower.at_hand():
+        records += some
+    return records
+
+
+class _Audited(Store):
+    """Tells the truth of each transition that succeeded."""
+
+    truth: Truth
+
+    async def submit(self, specs: Sequence[StreamSpec]) -> None:
+        await super().submit(specs)  # type: ignore[safe-super]
+        self._tell(self.truth.submitted, specs)
+
+    async def claim(self, stream_id: str) -> Lease:
+        lease = await super().claim(stream_id)  # type: ignore[safe-super]
+        self._tell(self.truth.claimed, lease)
+        return lease
+
+    def append(self, lease: Lease, records: Sequence[Record]) -> int:
+        first = super().append(lease, records)  # type: ignore[safe-super]
+        self._tell(self.truth.appended, lease, first, records)
+        return first
+
+    def finish(self, lease: Lease, records: Sequence[Record]) -> int:
+        first = super().finish(lease, records)  # type: ignore[safe-super]
+        self._tell(self.truth.appended, lease, first, records)
+        return first
+
+    def expire(self, stream_id: str) -> None:
+        super().expire(stream_id)  # type: ignore[safe-super]
+        self._tell(self.truth.fenced, stream_id, self.info(stream_id).epoch)
+
+    def cancel(self, stream_id: str, reason: str) -> bool:
+        first = super().cancel(stream_id, reason)  # type: ignore[safe-super]
+        if first:
+            self.truth.streams[stream_id].stop = reason
+        return first
+
+    def _tell(self, what: Callable[..., None], *arguments: object) -> None:
+        try:
+            what(*arguments)
+        except AssertionError as error:
+            self.truth.violated(error)
+            raise
+
+
+class AuditedMemory(_Audited, MemoryStore):
+    """The memory store, audited."""
+
+
+class AuditedDisk(_Audited, SimulatedStore):
+    """The simulated durable store, audited."""
+
+
+class Permits:
+    """Which permits are held, and what was admitted in the last minute, as one who knows the limits counts it."""
+
+    def __init__(self, limits: Mapping[str, Limits]) -> None:
+        self._limits = limits
+        self.held: dict[str, int] = defaultdict(int)
+        self._granted: dict[str, deque[list[Any]]] = defaultdict(deque)
+
+    def grant(self, name: str, estimate: int, now: float) -> list[Any]:
+        """A permit was given; what is returned stands for it, and its second item is what the Call is known to use."""
+        limits = self._limits.get(name)
+        self.held[name] += 1
+        grant = [now, estimate]
+        if limits is None:
+            return grant
+        most = limits.concurrency
+        assert most is None or self.held[name] <= most, f"{self.held[name]} Calls of {name} at once, and {most} may be"
+        minute = self._granted[name]
+        while minute and minute[0][0] < now - WINDOW:
+            minute.popleft()
+        minute.append(grant)
+        most = limits.requests_per_minute
+        assert most is None or len(minute) <= most, f"{len(minute)} Calls of {name} in a minute, and {most} may be"
+        most, used = limits.tokens_per_minute, sum(tokens for _, tokens in minute)
+        assert most is None or used <= most, f"{used} tokens of {name} in a minute, and {most} may be"
+        return grant
+
+    def release(self, name: str) -> None:
+        self.held[name] -= 1
