@@ -280,7 +280,7 @@ async def test_a_broken_file_is_named(
     assert (done.code, done.out) == (1, b"")
     assert done.err == (
         f"mas: {file}: [agents.a]: type 'clod' is unknown: it must be one of claude, compatible, gemini, local, "
-        "openai\n"
+        "openai, cached, failover, fuse, hedge, judge, race, retry, vote (line 2)\n"
     )
 
 

@@ -222,3 +222,54 @@ def test_a_plan_longer_than_the_screen_shows_what_runs() -> None:
     assert "running" in lines[1]
     assert "t700" in lines[1]
     assert "t299" in lines[2]
+
+
+async def test_records_of_all_tasks_are_lines_of_json(shown: pytest.CaptureFixture[bytes]) -> None:
+    async with Provider(FACTS, PAGE) as provider:
+        write(provider)
+        done = await mas(shown, "run", "plan.json", "--format", "records")
+    records = [json.loads(line) for line in done.out.splitlines()]
+    assert done.code == 0
+    assert re.fullmatch(r"2 of 2 succeeded in \d+\.\d\d s\.\n", done.err)
+    streams = {record["task_id"]: record["stream_id"] for record in records}
+    assert len(set(streams.values())) == 2
+    for task_id, text in (("facts", "Bees\nfly"), ("page", "A page")):
+        mine = [record for record in records if record["task_id"] == task_id]
+        assert [record["seq"] for record in mine] == list(range(1, len(mine) + 1))
+        assert {record["stream_id"] for record in mine} == {streams[task_id]}
+        assert "".join(record["text"] for record in mine if record["type"] == "text") == text
+        assert (mine[0]["type"], mine[-1]["type"]) == ("call_started", "completed")
+
+
+async def test_records_tell_of_failed_and_skipped_tasks_too(shown: pytest.CaptureFixture[bytes]) -> None:
+    async with Provider(BROKEN) as provider:
+        write(provider)
+        done = await mas(shown, "run", "plan.json", "--format", "records")
+    last = {record["task_id"]: record["type"] for record in map(json.loads, done.out.splitlines())}
+    assert (done.code, last) == (1, {"facts": "failed", "page": "skipped"})
+
+
+async def test_json_is_one_document_at_the_end(shown: pytest.CaptureFixture[bytes]) -> None:
+    async with Provider(FACTS, BROKEN) as provider:
+        write(provider)
+        done = await mas(shown, "run", "plan.json", "--format", "json")
+    said = json.loads(done.out)
+    assert (done.code, said["success"]) == (1, False)
+    assert list(said["tasks"]) == ["facts", "page"]
+    assert said["tasks"]["facts"]["text"] == "Bees\nfly"
+    assert said["tasks"]["facts"]["usage"]["output_tokens"] == 1
+    assert said["tasks"]["page"]["error"]["code"] == "invalid_request_error"
+    assert [span["task_id"] for span in said["timeline"]] == ["facts", "page"]
+    assert said["usage"]["output_tokens"] == 1
+    assert done.err.startswith("1 of 2 succeeded in ")
+
+
+async def test_what_mas_toml_says_of_agents_and_task_types_holds(shown: pytest.CaptureFixture[bytes]) -> None:
+    plan = {"tasks": [{"id": "one", "prompt": "Hi", "task_type": "review"}, {"id": "two", "prompt": "Hi"}]}
+    async with Provider(answer(chat("x")), answer(chat("y"))) as provider:
+        tables = "".join(agent_table(provider.url, name) for name in "abc")
+        said = 'default_agent = "b"\n' + tables + '[task_types.review]\nagent = "c"\n[limits.a]\nconcurrency = 1\n'
+        write(provider, plan, agents=said + "[limits.b]\nconcurrency = 1\n")
+        done = await mas(shown, "run", "plan.json")
+    assert done.code == 0, done.err
+    assert sorted(re.findall(rb"^(\w+): running \((\w),", done.out, re.M)) == [(b"one", b"c"), (b"two", b"b")]

@@ -217,7 +217,7 @@ async def test_a_stop_while_the_model_is_loaded(folder: Path) -> None:
 
 async def test_a_stop_before_anything_runs(folder: Path) -> None:
     interrupted = after("import signal\nfrom multi_agent_scheduler import config\n"
-                        "config.load = lambda _: signal.raise_signal(signal.SIGINT)")  # fmt: skip
+                        "config.read = lambda _: signal.raise_signal(signal.SIGINT)")  # fmt: skip
     configure(agent_table("http://127.0.0.1:1"))
     async with process("ask", "Hi", cwd=folder, program=interrupted) as started:
         assert await rest(started) == (b"", "", 130)

@@ -41,6 +41,7 @@ _RUN_EXAMPLES: Final = """\
 examples:
   mas run plan.yaml
   mas run plan.toml --agent claude --store sqlite:///bees.db
+  mas run plan.json --format records > all.ndjson
 
 A plan has tasks, each with an id and a prompt (sent as it is) or a template (${ID} is what that task wrote):
 
@@ -206,6 +207,12 @@ def _add_run(commands: argparse._SubParsersAction[_Parser]) -> None:
     run_plan.add_argument("plan", metavar="PLAN", help="a file that ends in .yaml, .toml or .json")
     run_plan.add_argument(
         "--agent", "-a", metavar="NAME", help="the agent of tasks that name none; default: the first usable"
+    )
+    run_plan.add_argument(
+        "--format",
+        choices=("text", "records", "json"),
+        default="text",
+        help="records: one JSON record a line, with its task_id and stream_id; json: all results, at the end",
     )
     run_plan.add_argument("--store", metavar="URL", help=_STORE_HELP)
     run_plan.add_argument("--config", metavar="FILE", help=_CONFIG_HELP)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Mapping
-from pathlib import Path
+from typing import Any
 
 from .. import config
 from ..agents.base import Agent
@@ -12,22 +11,17 @@ from ..agents.http import HttpAgent
 from ..errors import InvalidConfiguration, InvalidOption, UnknownAgent
 from ..task import Task
 
-__all__ = ["available", "chosen", "file_in_use", "made", "team"]
+__all__ = ["available", "chosen", "configuration", "limited", "made", "team"]
 
 
-def file_in_use(given: str | None) -> Path | None:
-    """The configuration: the file that is given, that of ``MAS_CONFIG``, ``./mas.toml``; None if there is none."""
-    named = given or os.environ.get("MAS_CONFIG")
-    if named:
-        return Path(named)
-    here = Path("mas.toml")
-    return here if here.is_file() else None
+def configuration(given: str | None) -> config.Configuration:
+    """What the configuration says: the file that is given, that of ``MAS_CONFIG``, ``./mas.toml``, or none."""
+    return config.read(config.find(given))
 
 
 def available(given: str | None) -> dict[str, config.Offer]:
     """The agents of the configuration, or what the environment offers."""
-    file = file_in_use(given)
-    return config.offers() if file is None else config.load(file)
+    return configuration(given).agents
 
 
 def chosen(offers: Mapping[str, config.Offer], name: str | None) -> config.Offer:
@@ -45,18 +39,18 @@ def chosen(offers: Mapping[str, config.Offer], name: str | None) -> config.Offer
     raise InvalidConfiguration("no agent can be used: mas doctor says what is missing")
 
 
-def team(offers: Mapping[str, config.Offer], tasks: Iterable[Task], default: str | None) -> dict[str, Agent]:
+def team(said: config.Configuration, tasks: Iterable[Task], default: str | None) -> dict[str, Agent]:
     """The agents that some tasks need, and no other; first the one for tasks that name none, if it is needed or named.
 
     Raises UnknownAgent, and InvalidConfiguration or InvalidOption for an agent that cannot be used as it is.
     """
-    tasks, agents = list(tasks), dict[str, Agent]()
-    first = None
-    if default is not None or any(task.agent is None for task in tasks):
+    offers, tasks, agents = said.agents, list(tasks), dict[str, Agent]()
+    default, first = default or said.default_agent, None
+    if default is not None or any(task.agent is None and task.task_type not in said.routes for task in tasks):
         first = chosen(offers, default).name
         agents[first] = _usable(offers[first])
     for task in tasks:
-        name = task.agent or first
+        name = task.agent or said.routes.get(task.task_type, first)
         assert name is not None
         if name not in offers:
             known = ", ".join(sorted(offers)) or "(none)"
@@ -67,6 +61,15 @@ def team(offers: Mapping[str, config.Offer], tasks: Iterable[Task], default: str
         if isinstance(agent, HttpAgent) and not (agent.model or task.options.get("model")):
             raise InvalidOption(f"task {task.id!r}: {name}: no model is set: add it to the task's options")
     return agents
+
+
+def limited(said: config.Configuration, agents: Mapping[str, Agent]) -> dict[str, Any]:
+    """What the configuration says of these agents, as keywords of a scheduler."""
+    return {
+        "limits": {name: limits for name, limits in said.limits.items() if name in agents},
+        "routes": {kind: name for kind, name in said.routes.items() if name in agents},
+        "task_type_limits": said.task_type_limits,
+    }
 
 
 def made(offers: Mapping[str, config.Offer], names: Iterable[str]) -> dict[str, Agent]:

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from .. import config
 from ..__about__ import VERSION
 from ..agents.http import HttpAgent
 from ..agents.local import LocalAgent
@@ -34,7 +35,7 @@ class _Row(NamedTuple):
 
 def run(parsed: argparse.Namespace) -> int:
     """Exit code 0 if at least one agent can be used, 1 if none can."""
-    file = choice.file_in_use(parsed.config)
+    file = config.find(parsed.config)
     offers = choice.available(parsed.config)
     rows = [_row(offer) for offer in offers.values()]
     version = ".".join(map(str, sys.version_info[:3]))

@@ -5,13 +5,11 @@ from __future__ import annotations
 import importlib.util
 import os
 import sqlite3
-import tomllib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Final
 
-from .. import config
 from ..errors import InvalidConfiguration, InvalidRequest, StoreError, StreamNotFound
 from ..store import SQLiteStore, Store, opened
 from ..store.core import StreamInfo
@@ -98,18 +96,8 @@ def is_run(path: Path) -> bool:
 
 
 def _named(given: str | None, file: str | None) -> str | None:
-    """The URL that somebody has given; a file of the configuration's lies beside it unless it says otherwise."""
-    url, settings = given or os.environ.get("MAS_STORE"), choice.file_in_use(file)
-    if url or settings is None:
-        return url
-    config.load(settings)  # says what is wrong with the file as a whole
-    said = tomllib.loads(settings.read_text(encoding="utf-8-sig")).get("store")
-    if said is None:
-        return None
-    if not isinstance(said, str):
-        raise InvalidConfiguration(f"{settings}: store must be a URL, sqlite:///FILE, not {said!r}")
-    path = said.removeprefix("sqlite:///")
-    return said if path == said else f"sqlite:///{settings.parent / path}"
+    """The URL that somebody has given: with the command, in ``MAS_STORE``, or in the configuration."""
+    return given or os.environ.get("MAS_STORE") or choice.configuration(file).store
 
 
 def _files_can_be_kept() -> bool:
