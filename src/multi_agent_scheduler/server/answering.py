@@ -85,7 +85,8 @@ async def relayed(
     relay = Relay(rendering, make(), exchange.send, opening, after=after, direct=exchange.direct)
     exchange.answered = True
     server.attendance.enter(stream_id)
-    server.relays.add(relay)
+    server.enter(relay)
+    exchange.caller.quota.reading += 1
     try:
         relay.start()
         await _until(relay.over, exchange)

@@ -6,7 +6,14 @@ from collections.abc import Sequence
 from typing import Final
 
 from ..routing import Route
+from . import ai_sdk, chat, messages, models, responses
 
 __all__ = ["ROUTES"]
 
-ROUTES: Final[Sequence[Route]] = ()
+ROUTES: Final[Sequence[Route]] = (
+    *chat.ROUTES,
+    *responses.ROUTES,
+    *messages.ROUTES,
+    *ai_sdk.ROUTES,
+    *models.ROUTES,
+)

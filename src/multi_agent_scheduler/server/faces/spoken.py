@@ -1,0 +1,114 @@
+"""What the faces of the wire protocols have in common."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Sequence
+from typing import Any, Final, Protocol
+
+import msgspec
+
+from ...errors import ErrorInfo, InvalidRequest
+from ...records import CallStarted, Record
+from ...request import Request
+from ...store.core import StreamInfo
+from ...views.live import live
+from ..answering import respond
+from ..exchange import Exchange, decoded
+from ..face import Answer, Asked, Face, Renderer
+from ..problem import Problem
+from .failure import failure_of, headers_of, status_of
+
+__all__ = ["Spoken", "Wire", "answering", "json_object"]
+
+_json: Final = msgspec.json.Encoder().encode
+
+
+class _Encoder(Protocol):
+    def encode(self, records: Sequence[Record], /) -> bytes: ...
+
+
+class Wire(Renderer):
+    """A wire package's encoder as a renderer; it is made when there is something to render."""
+
+    def __init__(
+        self, make: Callable[[], _Encoder], broken: Callable[[ErrorInfo], bytes], heartbeat: bytes | None = None
+    ) -> None:
+        self._make = make
+        self._encoder: _Encoder | None = None
+        self._broken = broken
+        if heartbeat is not None:
+            self.heartbeat = heartbeat
+
+    def feed(self, first: int, records: Sequence[Record]) -> bytes:  # noqa: ARG002 - it is fed from the start
+        if self._encoder is None:
+            self._encoder = self._make()
+        return self._encoder.encode(records)
+
+    def broken(self, error: ErrorInfo) -> bytes:
+        return self._broken(error)
+
+
+class Spoken(Face):
+    """A face over a wire package."""
+
+    fields: frozenset[str]
+    """What a request may have at its top beside what the canonical request has a field for."""
+
+    async def answer(self, exchange: Exchange) -> None:
+        """Handle a POST: run what is asked, and answer with it."""
+        await respond(exchange, self, self.parse(await exchange.body()))
+
+    def asked(self, request: Request, streaming: bool, **more: Any) -> Asked:
+        """What is asked, with no field in the request's ``extra`` but those that the protocol has.
+
+        ``more`` are the other fields of :class:`Asked`. Raises InvalidRequest.
+        """
+        extra = {name: value for name, value in request.extra.items() if value is not None}
+        strange = next((name for name in extra if name not in self.fields), None)
+        if strange is not None:
+            raise InvalidRequest(f"{strange[:100]!r} is not a field of this request")
+        model = request.model
+        if not model:
+            raise InvalidRequest("model is missing: name an agent, or agent/model; /v1/models lists them")
+        request = msgspec.structs.replace(request, extra=extra)
+        return Asked(request=request, model=model, streaming=streaming, **more)
+
+    def whole(self, asked: Asked, stream: StreamInfo, records: Sequence[Record]) -> Answer:
+        standing = live(records)
+        error = failure_of(standing[-1])
+        if error is None:
+            return Answer(200, _json(self.body(asked, stream, standing)))
+        return Answer(self.status(error), _json(self.error(error)), headers=headers_of(error))
+
+    def problem(self, problem: Problem) -> Answer:
+        return Answer(problem.status, _json(self.error(problem.info)))
+
+    def status(self, error: ErrorInfo) -> int:
+        """The status of a failure's answer."""
+        return status_of(error)
+
+    @abstractmethod
+    def body(self, asked: Asked, stream: StreamInfo, records: Sequence[Record]) -> Any:
+        """The answer's object, from the records of a stream that completed; nothing in them is void."""
+
+    @abstractmethod
+    def error(self, error: ErrorInfo) -> Any:
+        """The protocol's error object."""
+
+
+def answering(exchange: Exchange, stream: StreamInfo) -> str:
+    """Who answers in a stream that is asked for again: the agent, and model, of its first Call, which begins its log.
+
+    Empty while there is none.
+    """
+    log = exchange.server.scheduler.log(stream.stream_id, owner=exchange.owner)
+    first = next(iter(log.read(0)), None)
+    if not isinstance(first, CallStarted):
+        return ""
+    return first.agent if first.model is None else f"{first.agent}/{first.model}"
+
+
+def json_object(body: bytes) -> dict[str, Any]:
+    """A request's body. Raises Problem if it is no JSON object."""
+    return decoded(body, dict[str, Any])
