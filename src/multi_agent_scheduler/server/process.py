@@ -21,7 +21,10 @@ if TYPE_CHECKING:
     from .app import Server
     from .settings import Settings
 
-__all__ = ["Process", "bound"]
+__all__ = ["Process", "bound", "loop_factory"]
+
+_FLUSH: Final = 0.01  # seconds: how long the last bytes of connections may take, and how often that is looked at
+_FLUSHES: Final = 50
 
 _REFUSALS: Final = {
     408: b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n",
@@ -73,8 +76,8 @@ class Process:
             server_header=False,
         )
         self._listener = listener
-        self._started = asyncio.Event()
-        self._uvicorn = _server(config, app, self._started)
+        self._started, self._stop = asyncio.Event(), asyncio.Event()
+        self._uvicorn = _server(config, app, self._started, self._stop)
 
     @property
     def address(self) -> tuple[str, int]:
@@ -84,18 +87,18 @@ class Process:
 
     def stop(self) -> None:
         """Take no more requests, end the readers, and return from :meth:`run`."""
-        self._uvicorn.should_exit = True
+        self._stop.set()
 
     async def run(self) -> None:
         """Serve until :meth:`stop`."""
-        await self._uvicorn._serve([self._listener])
+        await self._uvicorn._serve([self._listener])  # serve() itself would take the signals
 
     async def started(self) -> None:
         """Return once requests are taken."""
         await self._started.wait()
 
 
-def _server(config: uvicorn.Config, app: Server, started: asyncio.Event) -> uvicorn.Server:
+def _server(config: uvicorn.Config, app: Server, started: asyncio.Event, stop: asyncio.Event) -> uvicorn.Server:
     from uvicorn import Server as Uvicorn
 
     class Draining(Uvicorn):
@@ -103,13 +106,32 @@ def _server(config: uvicorn.Config, app: Server, started: asyncio.Event) -> uvic
             await super().startup(sockets)
             started.set()
 
+        async def main_loop(self) -> None:
+            stopping = asyncio.ensure_future(stop.wait())
+            while not stopping.done():
+                await self.on_tick(0)  # the date in the headers
+                await asyncio.wait({stopping}, timeout=1.0)
+
         async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-            for server in self.servers:
-                server.close()
-            for connection in list(self.server_state.connections):
-                connection.shutdown()
+            for listener in (*self.servers, *(sockets or ())):
+                listener.close()
+            state = self.server_state
+            for connection in list(state.connections):
+                connection.shutdown()  # at once where nothing is being answered
             await app.drain()
-            await super().shutdown(sockets)
+            if state.tasks:
+                await asyncio.wait(state.tasks, timeout=app.settings.drain)
+            for _ in range(_FLUSHES):
+                if not state.connections:
+                    break
+                await asyncio.sleep(_FLUSH)
+            for connection in list(state.connections):  # they take nothing: their last bytes are lost
+                connection.transport.abort()
+            for task in list(state.tasks):
+                task.cancel()
+            if state.tasks:
+                await asyncio.wait(state.tasks, timeout=1.0)
+            await self.lifespan.shutdown()
 
     return Draining(config)
 
