@@ -141,10 +141,17 @@ class Socket:
         self._came: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
         self._sent: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
         self._seen = False
+        self.broken = False
+        """Sending raises, as servers do when the client has gone."""
+
+    async def _send(self, message: dict[str, Any]) -> None:
+        if self.broken:
+            raise OSError("the client has gone")
+        await self._sent.put(message)
 
     async def __aenter__(self) -> Self:
         await self._came.put({"type": "websocket.connect"})
-        self._running = asyncio.ensure_future(self._app(self._scope, self._came.get, self._sent.put))
+        self._running = asyncio.ensure_future(self._app(self._scope, self._came.get, self._send))
         assert (await self._sent.get())["type"] == "websocket.accept"
         return self
 

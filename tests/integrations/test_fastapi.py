@@ -365,6 +365,18 @@ async def test_a_client_that_leaves_stops_the_provider_though_nothing_comes() ->
     assert (agent.running, agent.closed) == (0, 1)
 
 
+async def test_a_client_that_has_gone_before_it_was_noticed_stops_the_provider() -> None:
+    more = asyncio.Event()
+    agent = ScriptedAgent("Hello ", more, "world", asyncio.Event())
+    async with socket_to(agent.call_stream) as client:
+        await client.say("Hi")
+        await client.hear()
+        client.broken = True
+        more.set()
+        await client.done()
+    assert (agent.running, agent.closed) == (0, 1)
+
+
 async def test_an_answer_that_breaks_off_says_so_and_the_next_prompt_is_answered() -> None:
     agent = ScriptedAgent("Half a", DOWN)
     async with MultiAgentScheduler({"one": agent}, event_bus=EventBus(), metrics=Metrics()) as scheduler:

@@ -18,7 +18,7 @@ from ..errors import AgentError, ErrorInfo, SchedulerError, StoreError
 from ..records import Record, encode_record
 from ..server import cursor as cursors
 from ..server.conversation import told
-from ..server.native import NativeRenderer
+from ..server.events import NativeRenderer
 from ..wire.sse import encode
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from typing import Any, Final, TypeAlias
 import msgspec
 
 from ..errors import AgentError, ErrorInfo, SchedulerError, StreamReset
-from .problem import problem_of
+from .problem import Problem, problem_of
 
 __all__ = ["Answers", "Receive", "Send", "converse", "told"]
 
@@ -56,6 +56,8 @@ async def converse(receive: Receive, send: Send, answers: Answers) -> None:
             else:
                 answering = asyncio.ensure_future(_answer(send, answers(prompt)))
             listening = asyncio.ensure_future(receive())
+    except _Gone:
+        return
     finally:
         left = {task for task in (listening, answering) if task is not None}
         for task in left:
@@ -76,8 +78,10 @@ async def _answer(send: Send, items: AsyncIterable[str] | AsyncIterable[dict[str
                 item = item["chunk"]
             await _say(send, {"type": "chunk", "data": item})
     except Exception as error:
+        if isinstance(error, _Gone):
+            raise
         await _tell(send, told(error))
-        if not isinstance(error, SchedulerError):
+        if not isinstance(error, SchedulerError | Problem):
             raise
     else:
         await _say(send, {"type": "complete"})
@@ -93,6 +97,8 @@ def told(error: Exception) -> ErrorInfo:
         return msgspec.structs.replace(error.info, detail=None, request_id=None)
     if isinstance(error, StreamReset):
         return ErrorInfo("stream_reset", str(error), retryable=True)
+    if isinstance(error, Problem):
+        return error.info
     if isinstance(error, SchedulerError):
         return problem_of(error).info
     return ErrorInfo("internal_error", "the stream broke off")
@@ -103,4 +109,11 @@ async def _tell(send: Send, error: ErrorInfo) -> None:
 
 
 async def _say(send: Send, message: dict[str, Any]) -> None:
-    await send({"type": "websocket.send", "text": _json.encode(message).decode()})
+    try:
+        await send({"type": "websocket.send", "text": _json.encode(message).decode()})
+    except Exception as error:  # servers and frameworks have each their own for this
+        raise _Gone from error
+
+
+class _Gone(Exception):
+    """The client has left: nothing can be sent."""

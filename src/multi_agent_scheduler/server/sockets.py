@@ -1,24 +1,344 @@
-"""The WebSockets."""
+"""The WebSockets: ``/v1/ws``, many streams on one connection, and ``/stream``, the streaming guide's simple form.
+
+A subscription is a reader of the rendering that all connections share: each commit is rendered once. What it is shown
+is put into the connection's outbox, from which one task sends. A subscription that is far behind, because the client
+takes nothing or has not acknowledged what it was sent, is shown no more, and reads on from the log later.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
-from typing import TYPE_CHECKING, Any
+import asyncio
+import logging
+from collections import deque
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from contextlib import aclosing
+from typing import TYPE_CHECKING, Any, Final
 
+import msgspec
+
+from ..errors import ErrorInfo, SchedulerError, StreamNotFound, UnknownAgent
+from ..records import TERMINALS, Record, encode_record
+from ..task import Task
+from . import cursor as cursors
+from .access import Caller
+from .conversation import converse
+from .dialogue import Action, Cancel, Dialogue, Follow, Open, Say, Start, Stop, Submit, Subscribe
+from .face import Answer, Renderer
+from .problem import Problem, problem_of
 from .relay import Message, Send
+from .rendering import Reader, Rendering
+from .routing import native_problem
 
 if TYPE_CHECKING:
     from .app import Server
 
 __all__ = ["connected"]
 
+_log = logging.getLogger(__name__)
 
-async def connected(
-    server: Server,  # noqa: ARG001
-    scope: Mapping[str, Any],  # noqa: ARG001
-    receive: Callable[[], Awaitable[Message]],
-    send: Send,
-) -> None:
+Receive = Callable[[], Awaitable[Message]]
+
+_FAR_BEHIND: Final = 64 * 1024
+"""Bytes of a subscription that may wait in the outbox."""
+_REPLIES: Final = 64
+"""Messages that may wait in the outbox before a client's next message is looked at."""
+_INTERNAL_ERROR: Final = 1011  # RFC 6455, 7.4.1
+_PRUNE: Final = 256
+"""Submitted streams that are remembered before those that have ended are looked for."""
+
+
+async def connected(server: Server, scope: Mapping[str, Any], receive: Receive, send: Send) -> None:
     """Somebody wants a WebSocket."""
     await receive()
-    await send({"type": "websocket.close"})
+    headers = dict(scope["headers"])
+    talk = {"/v1/ws": _many_streams, "/stream": _simple}.get(scope["path"])
+    try:
+        if talk is None:
+            raise Problem(404, "there is no WebSocket at this path, but at /v1/ws and /stream")
+        caller = server.access.caller(headers)
+        server.access.check_origin("WEBSOCKET", headers)
+    except Problem as problem:
+        await _refuse(scope, send, native_problem(problem))
+        return
+    await send({"type": "websocket.accept"})
+    await talk(server, caller, receive, send)
+
+
+async def _refuse(scope: Mapping[str, Any], send: Send, answer: Answer) -> None:
+    if "websocket.http.response" not in scope.get("extensions", ()):
+        await send({"type": "websocket.close"})
+        return
+    headers = [(b"content-type", answer.content_type), (b"content-length", b"%d" % len(answer.body)), *answer.headers]
+    await send({"type": "websocket.http.response.start", "status": answer.status, "headers": headers})
+    await send({"type": "websocket.http.response.body", "body": answer.body})
+
+
+async def _simple(server: Server, caller: Caller, receive: Receive, send: Send) -> None:
+    """Prompts for the default agent; a client that leaves stops the answer."""
+
+    async def answer(prompt: str) -> AsyncGenerator[dict[str, Any], None]:
+        caller.quota.take(asyncio.get_running_loop().time())
+        async with aclosing(server.scheduler.execute_task_stream(Task("stream", prompt), owner=caller.owner)) as items:
+            async for item in items:
+                yield item
+
+    await converse(receive, send, answer)
+
+
+async def _many_streams(server: Server, caller: Caller, receive: Receive, send: Send) -> None:
+    connection = _Connection(server, caller)
+    sending = asyncio.ensure_future(connection.send_all(send))
+    listening = asyncio.ensure_future(connection.listen(receive))
+    try:
+        await asyncio.wait({sending, listening}, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in (sending, listening):
+            task.cancel()
+        await asyncio.gather(sending, listening, return_exceptions=True)
+        connection.leave()
+    for task in (sending, listening):
+        error = None if task.cancelled() else task.exception()
+        if error is not None and not isinstance(error, OSError):  # with that a server says that the client has gone
+            _log.error("a WebSocket broke down", exc_info=error)
+            await send({"type": "websocket.close", "code": _INTERNAL_ERROR})
+            return
+
+
+class _Renderer(Renderer):
+    """A message for each record, one a line: the record as JSON, with its stream and its cursor."""
+
+    stateful = False
+
+    def __init__(self, stream_id: str) -> None:
+        self._start = b'{"stream_id":%b,"cursor":"' % msgspec.json.encode(stream_id)
+        self._tag = f'-{cursors.tag(stream_id)}",'.encode()
+
+    def feed(self, first: int, records: Sequence[Record]) -> bytes:
+        start, tag = self._start, self._tag
+        return b"\n".join(
+            b'%b%d%b%b,"seq":%d}' % (start, seq, tag, encode_record(record)[1:-1], seq)
+            for seq, record in enumerate(records, first)
+        )
+
+    def broken(self, error: ErrorInfo) -> bytes:
+        raise NotImplementedError("a subscription that breaks off is told so by its connection")
+
+
+class _Subscription(Reader):
+    """A stream that a connection is shown."""
+
+    __slots__ = ("_connection", "backlog", "behind", "ended", "rendering", "stream_id", "waiting")
+
+    def __init__(self, connection: _Connection, stream_id: str, rendering: Rendering, after: int) -> None:
+        super().__init__(after)
+        self._connection = connection
+        self.stream_id = stream_id
+        self.rendering = rendering
+        self.waiting: deque[bytes] = deque()
+        """Messages for which there is no room in the client's window."""
+        self.backlog = 0
+        """Bytes that are in the outbox."""
+        self.behind = False
+        """It is shown no more until there is room."""
+        self.ended = False
+
+    @property
+    def ready(self) -> bool:
+        return not self.behind
+
+    def show(self, records: Sequence[Record], data: bytes) -> None:
+        self.seq += len(records)
+        self.ended = isinstance(records[-1], TERMINALS)
+        self.waiting.extend(data.split(b"\n"))
+        self._connection.pour(self)
+
+    def break_off(self, error: ErrorInfo) -> None:
+        self._connection.break_off(self, error)
+
+
+class _Connection:
+    """One client: its subscriptions, what it has submitted, and what is to be sent to it."""
+
+    def __init__(self, server: Server, caller: Caller) -> None:
+        self._server = server
+        self._caller = caller
+        self._dialogue = Dialogue(max_subscriptions=server.settings.max_streams)
+        self._subscriptions: dict[str, _Subscription] = {}
+        self._submitted: set[str] = set()
+        self._prune_at = _PRUNE
+        self._outbox: deque[tuple[bytes, _Subscription | None]] = deque()
+        self._more = asyncio.Event()
+        self._less = asyncio.Event()
+
+    async def listen(self, receive: Receive) -> None:
+        """Do what the client asks for, message by message, until it leaves."""
+        while (message := await receive())["type"] != "websocket.disconnect":
+            for action in self._dialogue.receive(message.get("text")):
+                await self._do(action)
+            while len(self._outbox) > _REPLIES:
+                self._less.clear()
+                await self._less.wait()
+
+    async def send_all(self, send: Send) -> None:
+        """Send what is in the outbox."""
+        outbox = self._outbox
+        while True:
+            while outbox:
+                message, subscription = outbox.popleft()
+                await send({"type": "websocket.send", "text": message.decode()})
+                if subscription is not None:
+                    subscription.backlog -= len(message)
+                    if subscription.behind:
+                        self._go_on(subscription)
+            self._less.set()
+            self._more.clear()
+            await self._more.wait()
+
+    def leave(self) -> None:
+        """The client has gone: what it submitted here goes on for a while, in case it comes back."""
+        for subscription in list(self._subscriptions.values()):
+            self._end(subscription)
+        grace = self._server.settings.grace
+        for stream_id in self._submitted:
+            self._server.attendance.leave(stream_id, grace, ended=self._has_ended(stream_id))
+
+    # --- what is asked for ----------------------------------------------------------------------------------------
+
+    async def _do(self, action: Action) -> None:
+        following: Sequence[Action] = ()
+        match action:
+            case Say(message=message):
+                self._say(message, None)
+            case Stop(stream_id=stream_id):
+                self._end(self._subscriptions[stream_id])
+            case Open(stream_id=stream_id):
+                subscription = self._subscriptions[stream_id]
+                self.pour(subscription)
+                self._go_on(subscription)
+            case Start(message=submit):
+                following = await self._tried(self._submit(submit), submit.id)
+            case Follow(message=subscribe):
+                for reply in await self._tried(self._subscribe(subscribe), subscribe.id, subscribe.stream_id):
+                    await self._do(reply)
+                self._begin(subscribe.stream_id)
+            case Cancel():
+                following = await self._tried(self._cancel(action), action.id)
+        for another in following:
+            await self._do(another)
+
+    async def _tried(
+        self, asked: Awaitable[Sequence[Action]], asked_as: str | int | None, stream_id: str | None = None
+    ) -> Sequence[Action]:
+        try:
+            return await asked
+        except Problem as error:
+            problem = error
+        except UnknownAgent as error:
+            problem = Problem(400, str(error))
+        except SchedulerError as error:
+            problem = problem_of(error)
+        return self._dialogue.refused(asked_as, problem, stream_id)
+
+    async def _submit(self, message: Submit) -> Sequence[Action]:
+        tasks = [body.task() for body in message.tasks]
+        self._caller.quota.take(asyncio.get_running_loop().time())
+        handle = await self._server.scheduler.submit_plan(tasks, owner=self._caller.owner)
+        if not message.detach:
+            self._prune()
+            for stream_id in handle.streams.values():
+                self._submitted.add(stream_id)
+                self._server.attendance.enter(stream_id)
+        return self._dialogue.submitted(message, handle.plan_id, handle.streams)
+
+    async def _subscribe(self, message: Subscribe) -> Sequence[Action]:
+        server, caller, stream_id = self._server, self._caller, message.stream_id
+        info = server.scheduler.find(stream_id, owner=caller.owner)
+        after = cursors.parse(message.after, info) if message.after else 0
+        most = caller.quota.limits.streams or server.settings.max_streams
+        if caller.quota.reading >= most:
+            raise Problem(429, f"no more than {most} streams can be read at once")
+        log = server.scheduler.log(stream_id, owner=caller.owner)
+        rendering = server.renderings.of((stream_id, "ws"), lambda: log, lambda: _Renderer(stream_id), after=after)
+        subscription = _Subscription(self, stream_id, rendering, after)
+        subscription.ended = info.ended and after == info.seq
+        self._subscriptions[stream_id] = subscription
+        caller.quota.reading += 1
+        server.attendance.enter(stream_id)
+        return self._dialogue.subscribed(message, after, cursors.cursor(stream_id, after))
+
+    async def _cancel(self, message: Cancel) -> Sequence[Action]:
+        owner = self._caller.owner
+        first = await self._server.scheduler.cancel(message.stream_id, message.reason, owner=owner)
+        return self._dialogue.cancelled(message, first)
+
+    # --- showing --------------------------------------------------------------------------------------------------
+
+    def pour(self, subscription: _Subscription) -> None:
+        """Put what waits into the outbox, as far as the client's window goes."""
+        stream_id, waiting = subscription.stream_id, subscription.waiting
+        sent = min(len(waiting), self._dialogue.room(stream_id))
+        for _ in range(int(sent)):
+            message = waiting.popleft()
+            subscription.backlog += len(message)
+            self._say(message, subscription)
+        self._dialogue.sent(stream_id, int(sent))
+        if waiting or subscription.backlog > _FAR_BEHIND:
+            subscription.behind = True
+        if subscription.ended and not waiting:
+            self._finish(subscription)
+
+    def break_off(self, subscription: _Subscription, error: ErrorInfo) -> None:
+        """There will be no more of it, though the stream has not ended."""
+        self._end(subscription)
+        problem = Problem(503, error.message, code=error.code)
+        for said in self._dialogue.refused(None, problem, subscription.stream_id):
+            self._say(said.message, None)
+
+    def _begin(self, stream_id: str) -> None:
+        subscription = self._subscriptions.get(stream_id)
+        if subscription is None:  # it was refused
+            return
+        if subscription.ended:
+            self._finish(subscription)
+        else:
+            subscription.rendering.join(subscription)
+
+    def _go_on(self, subscription: _Subscription) -> None:
+        """Some of it was sent, or acknowledged: show more if it was held up, and is no more."""
+        if subscription.behind and not subscription.waiting and not subscription.backlog:
+            subscription.behind = False
+            subscription.rendering.grew()
+
+    def _finish(self, subscription: _Subscription) -> None:
+        self._end(subscription)
+        self._dialogue.ended(subscription.stream_id)
+        self._say(msgspec.json.encode({"type": "end", "stream_id": subscription.stream_id}), None)
+
+    def _end(self, subscription: _Subscription) -> None:
+        stream_id = subscription.stream_id
+        subscription.rendering.leave(subscription)
+        subscription.behind = False
+        del self._subscriptions[stream_id]
+        self._caller.quota.reading -= 1
+        self._server.attendance.leave(stream_id, "continue", ended=subscription.ended)
+
+    def _say(self, message: bytes, subscription: _Subscription | None) -> None:
+        self._outbox.append((message, subscription))
+        self._more.set()
+
+    # --- what was submitted ---------------------------------------------------------------------------------------
+
+    def _prune(self) -> None:
+        """Forget what has ended, now and then."""
+        if len(self._submitted) < self._prune_at:
+            return
+        for stream_id in [stream_id for stream_id in self._submitted if self._has_ended(stream_id)]:
+            self._submitted.discard(stream_id)
+            self._server.attendance.leave(stream_id, "continue", ended=True)
+        self._prune_at = max(_PRUNE, 2 * len(self._submitted))
+
+    def _has_ended(self, stream_id: str) -> bool:
+        try:
+            return self._server.scheduler.find(stream_id).ended
+        except StreamNotFound:  # it had, and was removed since
+            return True
