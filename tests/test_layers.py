@@ -23,8 +23,8 @@ LAYERS: Final = (
     ("blocking", "buffering", "events", "metrics", "pacing", "store"),
     ("agents",),
     (
-        *("execution", "gate", "handles", "notices", "plans", "reading", "recovery", "roster", "runner", "scheduler"),
-        *("submission", "telemetry"),
+        *("accounts", "execution", "gate", "handles", "notices", "plans", "reading", "recovery", "roster", "runner"),
+        *("scheduler", "submission", "telemetry"),
     ),
     ("cli", "config", "conformance", "integrations", "planfile", "server", "testing"),
     ("", "__main__"),

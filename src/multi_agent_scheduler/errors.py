@@ -24,6 +24,7 @@ __all__ = [
     "AgentError",
     "AgentTimeout",
     "AuthenticationError",
+    "BudgetExceeded",
     "CallCancelled",
     "CallerError",
     "ConnectionFailed",
@@ -244,6 +245,10 @@ class ContentFiltered(AgentError):
     """The provider refused or blocked the content. The Call completed; it is not a success."""
 
 
+class BudgetExceeded(AgentError):
+    """A budget of tokens or cost was used up, so that the Call was stopped, or not begun."""
+
+
 class CallCancelled(AgentError):
     """The Call was stopped on request."""
 
@@ -264,6 +269,7 @@ _KINDS: Final[dict[str, type[AgentError]]] = {
     "protocol_error": ProtocolError,
     "response_too_large": ResponseTooLarge,
     "content_filter": ContentFiltered,
+    "budget_exceeded": BudgetExceeded,
     "cancelled": CallCancelled,
     "agent_error": AgentError,
     "internal_error": AgentError,

@@ -10,59 +10,33 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
+from .agents.base import estimate_tokens
 from .errors import ErrorInfo, InvalidOption, PlanError, StreamExists
 from .gate import Gate, SchedulerContext
-from .notices import Notices
+from .notices import Notified, SkipNotices
 from .plans import Host, PlanRun
 from .reading import Reading
 from .records import Failed, Skipped
-from .recovery import Policy, recovery
-from .runner import Run, Watcher
+from .recovery import Policy, Recovery, recovery
+from .runner import Kit, Run
+from .scheduling.budget import Account
 from .scheduling.plan import Plan
 from .scheduling.run_slots import RunSlots
 from .store.core import StreamInfo, StreamSpec
 from .submission import Submission, Terms, pack, unpack
-from .task import Result, Task
+from .task import Budget, Task
 from .views.summary import summarise
 
 if TYPE_CHECKING:
-    from .agents.context import Context
-    from .events import EventBus
-    from .metrics import Metrics
+    from .accounts import Ledger
     from .request import Request
     from .roster import Roster
+    from .scheduling.budget import Spending
     from .store.base import Store
-    from .telemetry import Telemetry
 
-__all__ = ["Execution", "Notified"]
+__all__ = ["Execution"]
 
 _ID: Final = re.compile(r"[A-Za-z0-9._~-]{1,128}")
-
-
-class Notified(msgspec.Struct, frozen=True):
-    """Who is told of every run."""
-
-    bus: EventBus
-    metrics: Metrics
-    telemetry: Telemetry | None = None
-
-    def terms(self, terms: Terms) -> Terms:
-        """The terms with the trace that is current where something is submitted, unless they have one."""
-        if self.telemetry is None or terms.trace:
-            return terms
-        return msgspec.structs.replace(terms, trace=self.telemetry.current())
-
-    def watcher(
-        self,
-        kept: Submission,
-        after: Callable[[Result], None] | None,
-        context: Context,
-        request: Callable[[], Request],
-    ) -> Watcher:
-        notices = Notices(self.bus, self.metrics, kept.task, kept.batch, after)
-        if self.telemetry is None:
-            return notices
-        return self.telemetry.watcher(notices, kept.task, context, request)
 
 
 class Execution(Host):
@@ -72,6 +46,7 @@ class Execution(Host):
         self,
         store: Store,
         roster: Roster,
+        ledger: Ledger,
         gate: Gate,
         notified: Notified,
         *,
@@ -81,6 +56,7 @@ class Execution(Host):
         self.clock = clock
         self._store = store
         self._roster = roster
+        self._ledger = ledger
         self._gate = gate
         self._notified = notified
         self._reading = Reading(store)
@@ -88,8 +64,6 @@ class Execution(Host):
         self._runs: dict[str, Run] = {}
         self._plans: dict[str, PlanRun] = {}  # by plan id
         self._accepting: set[str] = set()  # streams that the store is being given
-        self._to_skip: list[tuple[PlanRun, str, str]] = []
-        self._skipping: asyncio.Task[None] | None = None
 
     # --- accepting ------------------------------------------------------------------------------------------------
 
@@ -100,33 +74,47 @@ class Execution(Host):
             parents = ", ".join(map(repr, task.depends_on))
             raise PlanError(f"task {task.id!r} depends on {parents}: hand all of them to run() or stream()")
         stream_id = _new_id() if stream_id is None else _given_id("stream_id", stream_id)
+        self._check_budgets(task, kept.agent, self._accounts(task, terms, None))
+        await self._ledger.recall(terms.owner, self._store)
         if stream_id in self._accepting:
             raise StreamExists(f"the stream {stream_id!r} exists already")
         self._accepting.add(stream_id)
         try:
             await self._store.submit([self._spec(stream_id, kept, terms, None)])
-            run = self._made(kept, self._store.info(stream_id), terms, {}, None)
+            run = self._run(stream_id, task, lambda run: self._kit(run, kept, terms))
             self._enqueue(run, task)
         finally:
             self._accepting.discard(stream_id)
         return run
 
     async def submit_plan(
-        self, tasks: Iterable[Task], terms: Terms, plan_id: str | None, stream_ids: Mapping[str, str] | None
+        self,
+        tasks: Iterable[Task],
+        terms: Terms,
+        plan_id: str | None = None,
+        stream_ids: Mapping[str, str] | None = None,
+        budget: Budget | None = None,
     ) -> PlanRun:
         """Accept a plan; :meth:`PlanRun.start` starts it. Raises StreamExists if one of the ids is taken."""
         listed, terms = _listed(tasks), self._notified.terms(terms)
         plan = Plan(listed)
         agents = {task.id: self._roster.chosen(task) for task in listed}
         streams = _streams(listed, stream_ids)
+        account = _account(budget)
+        for task in listed:
+            self._check_budgets(task, agents[task.id], self._accounts(task, terms, account))
+        await self._ledger.recall(terms.owner, self._store)
         if plan_id is None:
             plan_id = _new_id()
         elif _given_id("plan_id", plan_id) in self._plans or self._store.streams(plan_id=plan_id, limit=1):
             raise StreamExists(f"the plan {plan_id!r} exists already")
-        running = self._plans[plan_id] = PlanRun(self, plan_id, plan, streams, agents, terms)
+        running = self._plans[plan_id] = PlanRun(self, plan_id, plan, streams, agents, terms, account)
         try:
             await self._store.submit(
-                [self._spec(streams[it.id], Submission(it, agents[it.id]), terms, plan_id) for it in listed]
+                [
+                    self._spec(streams[task.id], Submission(task, agents[task.id], 0, budget), terms, plan_id)
+                    for task in listed
+                ]
             )
         except BaseException:
             del self._plans[plan_id]
@@ -137,19 +125,35 @@ class Execution(Host):
         body = pack(kept) if self._store.durable else b""
         return StreamSpec(stream_id, kept.task.id, plan_id, terms.owner, body)
 
-    def resume(self) -> Sequence[str]:
+    def _accounts(self, task: Task, terms: Terms, plan: Account | None) -> list[Account]:
+        """Those that pay for a task."""
+        own = None if task.budget is None else Account(f"task {task.id!r}", task.budget)
+        return [account for account in (own, plan, self._ledger.account(terms.owner)) if account is not None]
+
+    def _check_budgets(self, task: Task, agent_name: str, accounts: Sequence[Account]) -> None:
+        if any(account.budget.cost is not None for account in accounts):
+            self._ledger.check(accounts, self._roster.models(task, agent_name))
+
+    # --- resuming -------------------------------------------------------------------------------------------------
+
+    async def resume(self) -> Sequence[str]:
         """Go on with the streams that the store has and nobody here runs; gives their ids."""
+        for owner in {info.owner for info in self._store.streams(states={"queued"})}:
+            await self._ledger.recall(owner, self._store)
         left = [info for info in self._store.streams(states={"queued"}) if not self._is_here(info)]
         for plan_id in dict.fromkeys(info.plan_id for info in left if info.plan_id is not None):
             self._resume_plan(plan_id, self._store.streams(plan_id=plan_id))
         for info in left:
             if info.plan_id is None:
-                kept = unpack(self._store.body(info.stream_id))
-                self._enqueue(self._made(kept, info, Terms(info.owner), {}, None), kept.task)
+                self._resume(info)
         return [info.stream_id for info in left]
 
     def _is_here(self, info: StreamInfo) -> bool:
         return info.stream_id in self._runs or info.stream_id in self._accepting or info.plan_id in self._plans
+
+    def _resume(self, info: StreamInfo) -> None:
+        kept, terms = unpack(self._store.body(info.stream_id)), Terms(info.owner)
+        self._enqueue(self._run(info.stream_id, kept.task, lambda run: self._kit(run, kept, terms)), kept.task)
 
     def _resume_plan(self, plan_id: str, infos: Sequence[StreamInfo]) -> None:
         kept = {info.task_id: unpack(self._store.body(info.stream_id)) for info in infos if not info.ended}
@@ -160,33 +164,36 @@ class Execution(Host):
         plan = Plan([*(it.task for it in kept.values()), *over])
         streams = {info.task_id: info.stream_id for info in infos}
         agents = {name: it.agent for name, it in kept.items()}
-        running = self._plans[plan_id] = PlanRun(self, plan_id, plan, streams, agents, Terms(infos[0].owner))
-        ended = {
-            info.task_id: summarise(self._reading.whole(info), stream_id=info.stream_id) for info in infos if info.ended
-        }
-        running.restore({**ended, **{name: summarise(()) for name in lost}})
+        account = _account(next((it.plan_budget for it in kept.values()), None))
+        running = self._plans[plan_id] = PlanRun(self, plan_id, plan, streams, agents, Terms(infos[0].owner), account)
+        results = {}
+        for info in infos:
+            if info.ended:
+                log = self._reading.whole(info)
+                results[info.task_id] = summarise(log, stream_id=info.stream_id, price_of=self._ledger.price_of)
+                if account is not None:
+                    self._ledger.spending((account,), history=log)
+        running.restore({**results, **{name: summarise(()) for name in lost}})
         running.start()
 
     # --- running --------------------------------------------------------------------------------------------------
 
-    def begin(self, running: PlanRun, task_id: str, texts: Mapping[str, str]) -> None:
+    def begin(self, running: PlanRun, task_id: str) -> None:
         task = running.plan.task(task_id)
-        kept = Submission(task, running.agents[task_id])
-        info = self._store.info(running.streams[task_id])
-        run = self._made(kept, info, running.terms, texts, lambda result: running.ended(task_id, result))
-        run.on_failure = running.broken
-        self._enqueue(run, task)
+        self._enqueue(self._run(running.streams[task_id], task, self._planned, running), task)
 
-    def _made(
-        self,
-        kept: Submission,
-        info: StreamInfo,
-        terms: Terms,
-        texts: Mapping[str, str],
-        after: Callable[[Result], None] | None,
-    ) -> Run:
-        """The run of an accepted stream; if an earlier process began it, its log and the policy say how it goes on."""
-        task, roster = kept.task, self._roster
+    def _run(self, stream_id: str, task: Task, equip: Callable[[Run], Kit], plan: PlanRun | None = None) -> Run:
+        run = Run(self._store, stream_id, task.id, equip, began=self.clock(), plan=plan)
+        self._runs[stream_id] = run
+        return run
+
+    def _planned(self, run: Run) -> Kit:
+        assert run.plan is not None
+        return self._kit(run, Submission(run.plan.plan.task(run.task_id), run.plan.agents[run.task_id]), run.plan.terms)
+
+    def _kit(self, run: Run, kept: Submission, terms: Terms) -> Kit:
+        """What a run needs; if an earlier process began it, its log and the policy say how it goes on."""
+        task, roster, ledger, plan = kept.task, self._roster, self._ledger, run.plan
         known = kept.agent in roster.agents
         agent_name = kept.agent if known else roster.default
         agent = roster.agents[agent_name]
@@ -195,50 +202,81 @@ class Execution(Host):
             roster.names,
             task,
             terms,
-            plan_id=info.plan_id,
+            plan_id=None if plan is None else plan.plan_id,
             metrics=self._notified.metrics,
             clock=self.clock,
         )
+        left = self._left(run, None if known else kept.agent)
+        if left is not None:
+            context.count_from(left.calls)
+        accounts = context.accounts = self._accounts(task, terms, None if plan is None else plan.account)
 
         def request() -> Request:
-            return agent.request(task.filled(texts), **task.keywords)
+            return agent.request(task.filled({} if plan is None else plan.texts(task.id)), **task.keywords)
 
-        run = Run(
-            self._store,
-            info.stream_id,
-            agent=agent,
-            agent_name=agent_name,
-            request=request,
-            context=context,
-            watcher=self._notified.watcher(kept, after, context, request),
+        def spending(request: Request) -> Spending:
+            return ledger.spending(
+                accounts, input_tokens=_prompt_tokens(request), history=() if left is None else left.history
+            )
+
+        return Kit(
+            agent_name,
+            context,
+            self._notified.watcher(kept, context, request),
+            request,
+            roster.running(agent_name).batches,
+            ledger.price_of,
+            left,
+            spending if accounts else None,
         )
-        if info.seq or not known:
-            policy: Policy = "off" if info.plan_id is None else "reset"
-            left = recovery(self._reading.whole(info), policy)
-            if not known:
-                names = ", ".join(sorted(roster.agents))
-                problem = f"the agent {kept.agent!r} that the task was given to is not here; the agents are {names}"
-                left = msgspec.structs.replace(left, terminal=Failed(ErrorInfo("invalid_request_error", problem)))
-            run.go_on(left)
-        return run
+
+    def _left(self, run: Run, missing: str | None) -> Recovery | None:
+        """What an earlier process has left of a stream; ``missing`` is its agent if that is not here."""
+        info = self._store.info(run.stream_id)
+        if not info.seq and missing is None:
+            return None
+        policy: Policy = "off" if run.plan is None else "reset"
+        left = recovery(self._reading.whole(info), policy)
+        if missing is not None:
+            names = ", ".join(sorted(self._roster.agents))
+            problem = f"the agent {missing!r} that the task was given to is not here; the agents are {names}"
+            left = msgspec.structs.replace(left, terminal=Failed(ErrorInfo("invalid_request_error", problem)))
+        return left
 
     def _enqueue(self, run: Run, task: Task) -> None:
-        self._runs[run.stream_id] = run
         if self._slots.ask(run.stream_id, task.priority, self.clock()):
-            run.start(self._over)
-        else:
-            run.waits_for_slot = True
+            run.start(self._over, self._free)
 
-    def _over(self, run: Run) -> None:
-        self._runs.pop(run.stream_id, None)
-        if run.failure is not None and run.on_failure is not None:
-            run.on_failure(run.failure)
-        if run.waits_for_slot:  # it was stopped before its turn came, and had no slot to give back
-            return
+    def _free(self) -> None:
+        """A run needs its slot no longer."""
         following = self._slots.release()
         if following is not None:
-            self._runs[following].waits_for_slot = False
-            self._runs[following].start(self._over)
+            self._runs[following].start(self._over, self._free)
+
+    def _over(self, run: Run) -> None:
+        del self._runs[run.stream_id]
+
+    def skip(self, running: PlanRun, task_id: str, reason: str) -> None:
+        task = running.plan.task(task_id)
+
+        def equip(_: Run) -> Kit:
+            context = SchedulerContext(self._gate, self._roster.names, task, running.terms, clock=self.clock)
+            watcher = SkipNotices(self._notified.metrics, task.task_type)
+            agent_name = running.agents[task_id]
+            agent = self._roster.agents[agent_name]
+            left = Recovery((), (), Skipped(reason), 0)
+            return Kit(
+                agent_name, context, watcher, lambda: agent.request(""), agent.batches, self._ledger.price_of, left
+            )
+
+        self._run(running.streams[task_id], task, equip, running).start(self._over)
+
+    def finished(self, running: PlanRun) -> None:
+        self._plans.pop(running.plan_id, None)
+
+    async def kept(self) -> None:
+        if self._store.durable:
+            await self._store.settled()
 
     # --- stopping -------------------------------------------------------------------------------------------------
 
@@ -247,7 +285,7 @@ class Execution(Host):
         if run is None:
             return self._store.cancel(stream_id, reason)  # it has not begun: it will find the stop when it does
         first = run.stop(reason)
-        if first and not run.started:  # all that it will do now is to write its terminal: that needs no slot
+        if first and run.state == "waiting":  # all that it will do now is to write its terminal: that needs no slot
             self._slots.leave(stream_id)
             run.start(self._over)
         return first
@@ -261,8 +299,8 @@ class Execution(Host):
         return first
 
     async def left(self, run: Run) -> None:
-        """A run's only reader has gone: the run has ended, or is stopped."""
-        if run.result is None and run.failure is None:
+        """A run's only reader has gone: the run is over, or is stopped."""
+        if run.state not in ("over", "broken"):
             await self.cancel(run.stream_id, "its reader left")
 
     async def left_plan(self, running: PlanRun) -> None:
@@ -271,46 +309,33 @@ class Execution(Host):
             running.stop("its reader left")
             await running.wait()
 
+    async def told(self, stream_id: str) -> None:
+        """Return when events and metrics have told of the end of a stream whose terminal is in its log."""
+        run = self._runs.get(stream_id)
+        if run is not None:
+            await run.wait()
+
     async def wait_idle(self) -> None:
         """Return when nothing runs or waits to run."""
-        while self._runs or self._skipping is not None:
-            waiting = [run.over for run in self._runs.values()]
-            await asyncio.wait([*waiting, *([self._skipping] if self._skipping is not None else [])])
+        while self._runs:
+            await asyncio.wait([run.over for run in self._runs.values()])
 
     async def aclose(self) -> None:
         """Stop everything and wait until it has ended."""
-        runs = list(self._runs.values())
-        for run in runs:
-            self.stop(run.stream_id, "the scheduler was closed")
-        for run in runs:
-            await run.wait()
-        if self._skipping is not None:
-            await self._skipping
+        for stream_id in list(self._runs):
+            self.stop(stream_id, "the scheduler was closed")
+        await self.wait_idle()
 
-    # --- skipping -------------------------------------------------------------------------------------------------
 
-    def skip(self, running: PlanRun, task_id: str, reason: str) -> None:
-        self._to_skip.append((running, task_id, reason))
-        if self._skipping is None:
-            self._skipping = asyncio.get_running_loop().create_task(self._write_skips(), name="skipped tasks")
+def _prompt_tokens(request: Request) -> int:
+    """About how many tokens the prompt of a request has."""
+    return estimate_tokens(msgspec.structs.replace(request, max_tokens=None))
 
-    async def _write_skips(self) -> None:
-        try:
-            while self._to_skip:
-                some, self._to_skip = self._to_skip, []
-                leases = await asyncio.gather(*(self._store.claim(run.streams[task_id]) for run, task_id, _ in some))
-                for lease, (run, task_id, reason) in zip(leases, some, strict=True):
-                    terminal = Skipped(reason)
-                    self._store.finish(lease, [terminal])
-                    result = summarise([terminal], stream_id=lease.stream_id)
-                    task_type = run.plan.task(task_id).task_type
-                    self._notified.metrics.stream_ended(task_type, "skipped", False, 0.0, None, None)
-                    run.ended(task_id, result)
-        finally:
-            self._skipping = None
 
-    def finished(self, running: PlanRun) -> None:
-        self._plans.pop(running.plan_id, None)
+def _account(budget: Budget | None) -> Account | None:
+    if budget is not None and not isinstance(budget, Budget):
+        raise InvalidOption(f"budget must be a Budget, not {budget!r}")
+    return None if budget is None else Account("the plan", budget)
 
 
 def _new_id() -> str:

@@ -5,16 +5,17 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 import msgspec
 
 from .agents.base import Agent
 from .agents.context import Context, Permit
-from .errors import ErrorInfo, RequestOverLimit
+from .errors import BudgetExceeded, ErrorInfo, RequestOverLimit
 from .metrics import Metrics
 from .scheduling.admission import Admission, Answer, Ticket
+from .scheduling.budget import Account
 from .scheduling.limits import Limits
 from .scheduling.provider import ProviderState
 from .submission import Terms
@@ -171,6 +172,8 @@ class SchedulerContext(Context):
         self._names = names
         self._task = task
         self._key = terms.owner or plan_id or ""
+        self.accounts: Sequence[Account] = ()
+        """Those that pay for the run's Calls."""
 
     def clock(self) -> float:
         return self._clock()
@@ -190,4 +193,17 @@ class SchedulerContext(Context):
             priority=self._task.priority,
             estimate=estimate,
         )
-        return await self._gate.admit(ticket, agent.max_concurrent)
+        self._check_budgets()
+        permit = await self._gate.admit(ticket, agent.max_concurrent)
+        try:
+            self._check_budgets()  # others may have used them up while this one waited
+        except BudgetExceeded:
+            permit.release()
+            raise
+        return permit
+
+    def _check_budgets(self) -> None:
+        for account in self.accounts:
+            reason = account.used_up()
+            if reason is not None:
+                raise BudgetExceeded(ErrorInfo("budget_exceeded", reason))

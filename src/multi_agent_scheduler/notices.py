@@ -1,27 +1,53 @@
-"""Who is told of a stream's life: the event bus and the metrics."""
+"""Who is told of a stream's life: the event bus, the metrics, and OpenTelemetry where it is wanted."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import msgspec
 
 from .events import STREAM_CANCELLED, STREAM_CHUNK, STREAM_COMPLETED, STREAM_FAILED, STREAM_STARTED, EventBus
 from .metrics import Metrics
 from .records import Record, Text
 from .runner import Run, Watcher
+from .submission import Submission, Terms
 from .task import Result, Task
 from .views import chunks
 
-__all__ = ["Notices"]
+if TYPE_CHECKING:
+    from .agents.context import Context
+    from .request import Request
+    from .telemetry import Telemetry
+
+__all__ = ["Notices", "Notified", "SkipNotices"]
+
+
+class Notified(msgspec.Struct, frozen=True):
+    """Who is told of every run of a scheduler."""
+
+    bus: EventBus
+    metrics: Metrics
+    telemetry: Telemetry | None = None
+
+    def terms(self, terms: Terms) -> Terms:
+        """The terms with the trace that is current where something is submitted, unless they have one."""
+        if self.telemetry is None or terms.trace:
+            return terms
+        return msgspec.structs.replace(terms, trace=self.telemetry.current())
+
+    def watcher(self, kept: Submission, context: Context, request: Callable[[], Request]) -> Watcher:
+        """The watcher of one run."""
+        notices = Notices(self.bus, self.metrics, kept.task, kept.batch)
+        if self.telemetry is None:
+            return notices
+        return self.telemetry.watcher(notices, kept.task, context, request)
 
 
 class Notices(Watcher):
-    """Events and metrics of one run; ``after`` is called with the result, behind them."""
+    """Events and metrics of one run."""
 
-    def __init__(
-        self, bus: EventBus, metrics: Metrics, task: Task, batch: int, after: Callable[[Result], None] | None = None
-    ) -> None:
-        self._after = after
+    def __init__(self, bus: EventBus, metrics: Metrics, task: Task, batch: int) -> None:
         self._bus = bus
         self._metrics = metrics
         self._task = task
@@ -67,8 +93,6 @@ class Notices(Watcher):
                 "characters": len(result.text),
             }
             self._bus.emit(name, about)
-        if self._after is not None:
-            self._after(result)
 
     def _about(self, run: Run) -> dict[str, Any]:
         return {
@@ -78,3 +102,14 @@ class Notices(Watcher):
             "stream_id": run.stream_id,
             "batch": self._batch,
         }
+
+
+class SkipNotices(Watcher):
+    """A task that does not run is counted; no event tells of it."""
+
+    def __init__(self, metrics: Metrics, task_type: str) -> None:
+        self._metrics = metrics
+        self._task_type = task_type
+
+    def ended(self, run: Run, result: Result) -> None:  # noqa: ARG002
+        self._metrics.stream_ended(self._task_type, result.state, result.success, 0.0, None, None)

@@ -22,6 +22,7 @@ from .views.text import TextView
 
 if TYPE_CHECKING:
     from .records import Usage
+    from .scheduling.budget import Account
     from .scheduling.plan import Plan, Skip
     from .store.base import Store
     from .submission import Terms
@@ -43,7 +44,8 @@ class Span(msgspec.Struct, frozen=True):
 class PlanResult(Mapping[str, Result]):
     """What came of a plan: a mapping of task id to :class:`Result`, in the plan's order.
 
-    ``usage`` is the sum over all tasks; ``timeline`` has one :class:`Span` for each task, in the order of their ends.
+    ``usage`` is the sum over all tasks, and so is ``cost`` (in US dollars); ``timeline`` has one :class:`Span` for each
+    task, in the order of their ends.
     ``success`` says whether every task succeeded; ``latency`` is in seconds.
     """
 
@@ -77,16 +79,22 @@ class PlanResult(Mapping[str, Result]):
         known = [result.usage for result in self._results.values() if result.usage is not None]
         return total_usage(known) if known else None
 
+    @property
+    def cost(self) -> float | None:
+        """What all tasks cost together, in US dollars; None, not a part of it, if the cost of one is unknown."""
+        costs = [result.cost for result in self._results.values()]
+        return None if None in costs else sum(cost for cost in costs if cost is not None)
+
 
 class Host(ABC):
-    """What runs the tasks of plans. Each of :meth:`begin`, :meth:`skip` and :meth:`stop` leads to one call of
-    :meth:`PlanRun.ended` for its task, or to one of :meth:`PlanRun.broken`."""
+    """What runs the tasks of plans. For each that begins or is skipped there is one call of :meth:`PlanRun.ended`, or
+    one of :meth:`PlanRun.broken`."""
 
     clock: Callable[[], float]
 
     @abstractmethod
-    def begin(self, running: PlanRun, task_id: str, texts: Mapping[str, str]) -> None:
-        """Run a task; ``texts`` are those that its template may name."""
+    def begin(self, running: PlanRun, task_id: str) -> None:
+        """Run a task."""
 
     @abstractmethod
     def skip(self, running: PlanRun, task_id: str, reason: str) -> None:
@@ -100,9 +108,16 @@ class Host(ABC):
     def finished(self, running: PlanRun) -> None:
         """Every task of the plan has ended, or the plan cannot be finished."""
 
+    @abstractmethod
+    async def kept(self) -> None:
+        """Return when everything until now is kept for good."""
+
 
 class PlanRun:
-    """One execution of a plan in this process: ``streams`` and ``agents`` are by task id, ``terms`` are all tasks'."""
+    """One execution of a plan in this process: ``streams`` and ``agents`` are by task id, ``terms`` are all tasks'.
+
+    ``account`` pays for all of it, if the plan has a budget.
+    """
 
     def __init__(
         self,
@@ -112,7 +127,9 @@ class PlanRun:
         streams: Mapping[str, str],
         agents: Mapping[str, str],
         terms: Terms,
+        account: Account | None = None,
     ) -> None:
+        self.account = account
         self.plan_id = plan_id
         self.plan = plan
         self.streams = streams
@@ -189,6 +206,7 @@ class PlanRun:
         """
         await asyncio.wait({self._finished})
         self._finished.result()
+        await self._host.kept()
         results = {task_id: self.results[task_id] for task_id in self.streams}
         return PlanResult(self.plan_id, results, self._spans, self._latency)
 
@@ -197,13 +215,15 @@ class PlanRun:
         """Every task has ended."""
         return self._finished.done()
 
+    def texts(self, task_id: str) -> Mapping[str, str]:
+        """What the tasks wrote that a task depends on."""
+        results = self.results
+        return {parent: results[parent].text if parent in results else "" for parent in self.plan.parents(task_id)}
+
     def _start(self, task_id: str) -> None:
         self.plan.started(task_id)
         self._starts[task_id] = self._now()
-        texts = {
-            parent: self.results[parent].text if parent in self.results else "" for parent in self.plan.parents(task_id)
-        }
-        self._host.begin(self, task_id, texts)
+        self._host.begin(self, task_id)
         for began in self._listeners:
             began(task_id)
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from .agents.base import Agent
+from .agents.base import Agent, LeafAgent
+from .agents.cached import Cache, Cached
+from .agents.composite import Composite
 from .agents.function import FunctionAgent
-from .errors import InvalidConfiguration, InvalidRequest, UnknownAgent
+from .errors import InvalidConfiguration, InvalidOption, InvalidRequest, UnknownAgent
+from .request import Request
 from .task import Task, Template
 
 __all__ = ["Roster"]
@@ -15,7 +18,8 @@ __all__ = ["Roster"]
 
 class Roster:
     """``agents`` by name (an async generator function is taken as an agent), ``routes`` from task types to names, and
-    the ``default`` for what neither a task nor a route names: the first agent unless said otherwise.
+    the ``default`` for what neither a task nor a route names: the first agent unless said otherwise. With a ``cache``
+    every agent's answers are kept.
 
     Raises :class:`~multi_agent_scheduler.errors.CallerError` for what is no agent, and for names that no agent has.
     """
@@ -26,8 +30,15 @@ class Roster:
         *,
         routes: Mapping[str, str] | None = None,
         default: str | None = None,
+        cache: Cache | None = None,
     ) -> None:
         self.agents = _named(agents)
+        if cache is not None and not isinstance(cache, Cache):
+            raise InvalidOption(f"cache must be a Cache, not {cache!r}")
+        self._running = {
+            name: agent if cache is None or isinstance(agent, Cached) else Cached(agent, cache, name=name)
+            for name, agent in self.agents.items()
+        }
         if routes is not None and not isinstance(routes, Mapping):
             raise InvalidConfiguration(f"routes must map task types to names of agents, not {routes!r}")
         self._routes = dict(routes or {})
@@ -67,10 +78,28 @@ class Roster:
             agent.check(agent.request(task.prompt, **task.keywords))
         return agent_name
 
+    def running(self, agent_name: str) -> Agent:
+        """The agent that runs what this one is asked: itself, or with a cache before it."""
+        return self._running[agent_name]
+
+    def models(self, task: Task, agent_name: str) -> Sequence[str | None]:
+        """The models that a task may reach."""
+        agent = self.agents[agent_name]
+        prompt = "a prompt" if isinstance(task.prompt, Template) else task.prompt
+        return list(_models(agent, agent.request(prompt, **task.keywords)))
+
     async def aclose(self) -> None:
         """Close the agents."""
         for agent in self.agents.values():
             await agent.aclose()
+
+
+def _models(agent: Agent, request: Request) -> Iterator[str | None]:
+    if isinstance(agent, Composite):
+        for member in agent.members:
+            yield from _models(member, member.adopt(request))
+    else:
+        yield agent._model(request) if isinstance(agent, LeafAgent) else None
 
 
 def _named(agents: Mapping[str, Agent | Callable[..., Any]]) -> dict[str, Agent]:

@@ -1,36 +1,52 @@
 """One task: its agent's batches into the store, until there is a terminal. The only loop there is.
 
 Streaming, draining, following and resuming all read the log that this loop writes.
+
+================= ================================================ ======================================
+from              what happens                                     to
+================= ================================================ ======================================
+waiting           :meth:`Run.start`                                starting: the stream is being claimed
+starting          claimed                                          running
+running           :meth:`Run.stop`                                 stopping: the provider is being closed
+waiting, starting :meth:`Run.stop`                                 (the same) the stop is in the store, and is found
+running, stopping the terminal is in the log                       ended: plans go on, the slot is free
+ended             the terminal is kept for good                    over: events and metrics, then the last dict
+any               the store gives up, or the loop goes down        broken
+================= ================================================ ======================================
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
 import msgspec
 
 from .errors import CallerError, ErrorInfo, LogFull, StoreError
 from .records import TERMINALS, CallEnded, Cancelled, Failed, Interrupted, Record, Reset, Terminal
-from .store.core import Lease
-from .task import Result
 from .views.summary import Summary
 
 if TYPE_CHECKING:
-    from .agents.base import Agent
     from .agents.context import Context
+    from .plans import PlanRun
     from .recovery import Recovery
     from .request import Request
+    from .scheduling.budget import Price, Spending
     from .store.base import Store
+    from .store.core import Lease
+    from .task import Result
 
-__all__ = ["Run", "Watcher"]
+__all__ = ["Kit", "Run", "RunState", "Watcher"]
 
 _log = logging.getLogger(__name__)
 
 _ENDED: Final = "the run was ended from outside"
+_NOTHING: Final = Summary()  # of a run that has not started
+
+RunState: TypeAlias = Literal["waiting", "starting", "running", "stopping", "ended", "over", "broken"]
 
 
 class Watcher:
@@ -43,101 +59,152 @@ class Watcher:
         """A batch is in the log."""
 
     def ended(self, run: Run, result: Result) -> None:
-        """The terminal is in the log; no reader has seen it yet."""
+        """The terminal is kept for good; nobody has been given the result yet."""
+
+
+class Kit(msgspec.Struct):
+    """What a run needs once it starts.
+
+    ``request`` makes the request, and may raise CallerError, which ends the stream as failed; ``batches`` asks it.
+    ``left`` is what an earlier run of the stream left, ``spending`` begins to count what a request costs, if it has a
+    budget; ``price_of`` is a model's price.
+    """
+
+    agent_name: str
+    context: Context
+    watcher: Watcher
+    request: Callable[[], Request]
+    batches: Callable[[Request, Context], AsyncGenerator[Sequence[Record], None]]
+    price_of: Callable[[str | None], Price | None]
+    left: Recovery | None = None
+    spending: Callable[[Request], Spending] | None = None
 
 
 class Run:
-    """One execution of a task in this process. Made by the scheduler, which starts :meth:`execute` in a task."""
+    """One execution of a task in this process; of a ``plan``, its task ``task_id``.
+
+    ``equip`` makes its :class:`Kit` when it starts: until then it is next to nothing, and thousands may wait.
+    """
+
+    __slots__ = (
+        "_equip", "_free", "_kit", "_lease", "_over", "_stop_sent", "_store", "_task", "began", "failure",
+        "plan", "result", "state", "stream_id", "summary", "task_id",
+    )  # fmt: skip
 
     def __init__(
-        self, store: Store, stream_id: str, *, agent: Agent, agent_name: str, request: Callable[[], Request],
-        context: Context, watcher: Watcher,
-    ) -> None:  # fmt: skip
-        """``request`` is called once the run begins; a CallerError of it ends the stream as failed."""
+        self,
+        store: Store,
+        stream_id: str,
+        task_id: str,
+        equip: Callable[[Run], Kit],
+        *,
+        began: float,
+        plan: PlanRun | None = None,
+    ) -> None:
         self.stream_id = stream_id
-        self.agent_name = agent_name
-        self.began = context.clock()
-        self.summary = Summary()
+        self.task_id = task_id
+        self.plan = plan
+        self.began = began
+        self.state: RunState = "waiting"
         self.result: Result | None = None
-        self._left: Recovery | None = None
-        self.waits_for_slot = False
-        self.on_failure: Callable[[BaseException], None] | None = None
-        """Called with what broke the run if it ends without a result."""
-        self.over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        """What came of it, from ``ended`` on; nobody is given it before the run is ``over``."""
+        self.failure: BaseException | None = None
+        """What broke it: the store, or a bug."""
         self._store = store
-        self._agent = agent
-        self._request = request
-        self._context = context
-        self._watcher = watcher
+        self._equip = equip
+        self._kit: Kit | None = None
         self._lease: Lease | None = None
-        self._stopping = False
+        self._free: Callable[[], None] | None = None
         self._task: asyncio.Task[None] | None = None
+        self._stop_sent = False
+        self._over: asyncio.Future[None] | None = None
+        self.summary = _NOTHING
 
-    def go_on(self, left: Recovery) -> None:
-        """Go on with what an earlier run left; before :meth:`start`."""
-        self._left = left
-        self._context.count_from(left.calls)
+    # --- from outside ---------------------------------------------------------------------------------------------
 
-    def start(self, done: Callable[[Run], None]) -> None:
-        """Begin to run; ``done`` is called at the end."""
+    def start(self, over: Callable[[Run], None], free: Callable[[], None] | None = None) -> None:
+        """Begin to run. ``free`` is called as soon as it needs its slot no longer, ``over`` at the very end."""
+        self.state = "starting"
+        self._free = free
         self._task = asyncio.get_running_loop().create_task(self._execute(), name=f"stream {self.stream_id}")
 
-        def over(task: asyncio.Task[None]) -> None:
+        def done(task: asyncio.Task[None]) -> None:
             error = None if task.cancelled() else task.exception()
-            if error is not None and self.result is None:
-                _log.error("stream %s could not be finished", self.stream_id, exc_info=error)
-            done(self)
-            if not self.over.done():
-                self.over.set_result(None)
+            if self.state != "over":
+                self._broken(error)
+            over(self)
+            self.over.set_result(None)
 
-        self._task.add_done_callback(over)
-
-    @property
-    def started(self) -> bool:
-        """Whether :meth:`start` was called."""
-        return self._task is not None
+        self._task.add_done_callback(done)
 
     @property
-    def failure(self) -> BaseException | None:
-        """What broke the run, if it is over and has no result: the store, or a bug."""
-        task = self._task
-        if self.result is not None or task is None or not task.done() or task.cancelled():
-            return None
-        return task.exception()
+    def over(self) -> asyncio.Future[None]:
+        """Done once the run is over, or broken."""
+        if self._over is None:
+            self._over = asyncio.get_running_loop().create_future()
+        return self._over
+
+    @property
+    def agent_name(self) -> str:
+        """The name under which the scheduler knows its agent. It must have been started."""
+        return self._equipped.agent_name
 
     def stop(self, reason: str) -> bool:
         """Stop the provider now; the terminal will be ``cancelled``. True for the first who asks, in time."""
-        if self.result is not None:
+        if self.state not in ("waiting", "starting", "running"):
             return False
         first = self._store.cancel(self.stream_id, reason)
-        if first and self._lease is not None and self._task is not None:
-            self._stopping = True
+        if first and self.state == "running" and self._task is not None:
+            self.state = "stopping"
+            self._stop_sent = True
             self._task.cancel()
         return first
 
     async def wait(self) -> Result:
-        """The result, once the terminal is in the log. Cancelling the one who waits changes nothing for the run."""
-        if not self.over.done():
+        """The result, once it is kept for good. Cancelling the one who waits changes nothing for the run.
+
+        Raises what broke the run: StoreError, if the store gave up.
+        """
+        if self.state not in ("over", "broken"):
             await asyncio.wait({self.over})
-        if self.result is not None and self._store.durable:
-            await self._store.settled()  # what is not kept has not happened
-        if self.result is None:
-            raise self.failure or StoreError(f"the stream {self.stream_id!r} ended without a result")
+        if self.failure is not None:
+            raise self.failure
+        assert self.result is not None
         return self.result
 
+    # --- the loop -------------------------------------------------------------------------------------------------
+
+    @property
+    def _equipped(self) -> Kit:
+        assert self._kit is not None
+        return self._kit
+
     async def _execute(self) -> None:
+        kit = self._kit = self._equip(self)
+        self.summary = Summary()
         self._lease = await self._store.claim(self.stream_id)
-        self._watcher.started(self)
-        reason = self._store.info(self.stream_id).stop_reason
-        if reason is not None:  # the stop came before the start
-            self._recover()
-            self._finish((), Cancelled(reason))
-            return
+        self.state = "running"
+        kit.watcher.started(self)
         try:
-            if not self._recover():
-                await self._drain()
+            await self._produce(kit)
+        finally:
+            if self.result is not None:
+                await self._kept()
+                kit.watcher.ended(self, self.result)
+                self.state = "over"
+
+    async def _produce(self, kit: Kit) -> None:
+        """Write the log up to its terminal, whatever happens."""
+        try:
+            if not self._resumed(kit):
+                await self._drain(kit)
         except asyncio.CancelledError:
-            self._cancelled()
+            if self.state == "stopping":
+                self._finish((), self._stopped())
+            elif self.result is None:  # nobody asked to stop this stream: the loop is going down under it
+                self._finish((), Interrupted(ErrorInfo("interrupted", _ENDED, retryable=True)))
+            if not self._forgiven():
+                raise
         except LogFull as error:
             self._finish((), Failed(ErrorInfo("response_too_large", str(error))))
         except CallerError as error:
@@ -151,39 +218,48 @@ class Run:
             self._finish((), Interrupted(ErrorInfo("interrupted", _ENDED, retryable=True)))
             raise
 
-    def _recover(self) -> bool:
-        """Go on where an earlier run died; true if that is the end of it."""
-        left = self._left
-        if left is None or self._lease is None:
-            return False
-        self.summary.feed(left.history)
-        if left.terminal is not None:
-            self._finish(left.prelude, left.terminal)
+    def _resumed(self, kit: Kit) -> bool:
+        """Go on where an earlier run died; true if that is the end of it, or a stop came before the start."""
+        left, reason = kit.left, self._store.info(self.stream_id).stop_reason
+        prelude: Sequence[Record] = () if left is None else left.prelude
+        terminal = None if left is None else left.terminal
+        if left is not None:
+            self.summary.feed(left.history)
+        if terminal is None and reason is not None:
+            terminal = Cancelled(reason)
+        if terminal is not None:
+            self._finish(prelude, terminal)
             return True
-        if left.prelude:
-            self._store.append(self._lease, left.prelude)
-            self.summary.feed(left.prelude)
+        if prelude:
+            assert self._lease is not None
+            self._store.append(self._lease, prelude)
+            self.summary.feed(prelude)
         return False
 
-    async def _drain(self) -> None:
+    async def _drain(self, kit: Kit) -> None:
         assert self._lease is not None
-        store, lease, feed, clock = self._store, self._lease, self.summary.feed, self._context.clock
-        left = self._left
+        store, lease, feed, clock, left = self._store, self._lease, self.summary.feed, kit.context.clock, kit.left
         before = 0 if left is None else len(left.history) + len(left.prelude)  # an agent counts from its own start
-        async with aclosing(self._agent.batches(self._request(), self._context)) as batches:
+        request = kit.request()
+        spending = None if kit.spending is None else kit.spending(request)
+        async with aclosing(kit.batches(request, kit.context)) as batches:
             async for batch in batches:
                 if before:
                     batch = _moved(batch, before)
+                over_budget = None if spending is None else spending.feed(batch)
                 terminal = batch[-1]
                 if isinstance(terminal, TERMINALS):
-                    self._finish(batch[:-1], self._stopped() if self._stopping else terminal)
+                    self._finish(batch[:-1], self._stopped() if self.state == "stopping" else terminal)
                     return
                 store.append(lease, batch)
                 now = clock()
                 feed(batch, now)
-                self._watcher.batch(self, batch, now)
-                if self._stopping:  # the agent took no notice of being cancelled: leaving closes it
+                kit.watcher.batch(self, batch, now)
+                if self.state == "stopping":  # the agent took no notice of being cancelled: leaving closes it
                     self._finish((), self._stopped())
+                    return
+                if over_budget is not None:
+                    self._finish((), Failed(ErrorInfo("budget_exceeded", over_budget)))
                     return
                 if store.behind:
                     await store.room()
@@ -192,32 +268,61 @@ class Run:
     def _stopped(self) -> Cancelled:
         return Cancelled(self._store.info(self.stream_id).stop_reason or "")
 
-    def _cancelled(self) -> None:
-        if self._store.info(self.stream_id).stop_reason is not None:
-            self._finish((), self._stopped())
-            task = asyncio.current_task()
-            if task is not None:
-                task.uncancel()
-            return
-        # Nobody asked to stop this stream: the loop is going down under it.
-        self._finish((), Interrupted(ErrorInfo("interrupted", _ENDED, retryable=True)))
-        raise asyncio.CancelledError
-
     def _finish(self, records: Sequence[Record], terminal: Terminal) -> None:
         assert self._lease is not None
-        self.summary.feed(records, self._context.clock())
+        kit = self._equipped
+        self.summary.feed(records, kit.context.clock())
         outcome = terminal.__struct_config__.tag
         error = terminal.error if isinstance(terminal, Failed | Interrupted) else None
         ended = [CallEnded(call.call, outcome, error=error, branch=call.branch) for call in self.summary.open_calls]  # type: ignore[arg-type]
-        last = [*records, *ended, terminal]
-        self._store.finish(self._lease, last)
-        now = self._context.clock()
+        self._store.finish(self._lease, [*records, *ended, terminal])
+        now = kit.context.clock()
         self.summary.feed([*ended, terminal], now)
-        self.result = self.summary.result(
-            started_at=self.began, ended_at=now, stream_id=self.stream_id, agent=self.agent_name
+        result = self.result = self.summary.result(
+            started_at=self.began,
+            ended_at=now,
+            stream_id=self.stream_id,
+            agent=kit.agent_name,
+            price_of=kit.price_of,
         )
-        self._watcher.batch(self, records, now)
-        self._watcher.ended(self, self.result)
+        self.state = "ended"
+        kit.watcher.batch(self, records, now)
+        if self.plan is not None:
+            self.plan.ended(self.task_id, result)
+        self._give_back()
+
+    def _give_back(self) -> None:
+        free, self._free = self._free, None
+        if free is not None:
+            free()
+
+    async def _kept(self) -> None:
+        """Return when the ending is kept for good."""
+        while self._store.durable:
+            try:
+                await self._store.settled()
+                return
+            except asyncio.CancelledError:
+                if not self._forgiven():
+                    raise
+
+    def _forgiven(self) -> bool:
+        """Whether nobody but :meth:`stop` has cancelled the run's task."""
+        task = asyncio.current_task()
+        assert task is not None
+        if self._stop_sent:
+            self._stop_sent = False
+            task.uncancel()
+        return not task.cancelling()
+
+    def _broken(self, error: BaseException | None) -> None:
+        if error is not None:
+            _log.error("stream %s could not be finished", self.stream_id, exc_info=error)
+        self.failure = error or StoreError(f"the stream {self.stream_id!r} ended without a result")
+        self.state = "broken"
+        self._give_back()
+        if self.plan is not None:
+            self.plan.broken(self.failure)
 
 
 def _moved(batch: Sequence[Record], by: int) -> Sequence[Record]:

@@ -10,26 +10,30 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from . import blocking
+from .accounts import Ledger
 from .agents.base import Agent
+from .agents.cached import Cache
 from .errors import InvalidOption, StoreClosed, WrongLoop
 from .events import EventBus, get_event_bus
-from .execution import Execution, Notified
+from .execution import Execution
 from .gate import Gate
 from .handles import Handle, PlanHandle
 from .metrics import Metrics, get_metrics
+from .notices import Notified
 from .pacing import Pace
 from .plans import Merge, PlanResult, PlanView
 from .reading import Reading, Snapshot
 from .records import Record
 from .roster import Roster
 from .runner import Run
+from .scheduling.budget import Price
 from .scheduling.limits import Limits
 from .store import opened
 from .store.base import Log, Store
 from .store.core import StreamInfo, StreamState
 from .store.follow import Follower
 from .submission import Submission, Terms, terms
-from .task import Result, Task, Template, Timeouts
+from .task import Budget, Result, Task, Template, Timeouts
 from .views import chunks
 from .views.text import TextView
 
@@ -83,12 +87,15 @@ class MultiAgentScheduler:
         max_running: int = 1000,
         event_bus: EventBus | None = None,
         metrics: Metrics | None = None,
+        cache: Cache | None = None,
+        budgets: Mapping[str, Budget] | None = None,
+        prices: Mapping[str, Price] | None = None,
         telemetry: Telemetry | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         if isinstance(max_running, bool) or not isinstance(max_running, int) or max_running < 1:
             raise InvalidOption(f"max_running must be a whole number from 1, not {max_running!r}")
-        self._roster = Roster(agents, routes=routes, default=default_agent)
+        self._roster = Roster(agents, routes=routes, default=default_agent, cache=cache)
         self.agents = self._roster.agents
         self._limits = dict(limits or {})
         for name, limit in self._limits.items():
@@ -102,6 +109,7 @@ class MultiAgentScheduler:
         self._bus = event_bus if event_bus is not None else get_event_bus()
         self._metrics = metrics if metrics is not None else get_metrics()
         self._telemetry = telemetry
+        self._ledger = Ledger(budgets, prices)
         self._max_running = max_running
         self._clock = clock
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -204,7 +212,12 @@ class MultiAgentScheduler:
         return blocking.run(self.execute_task(task, agent_name, batch, owner=owner, trace=trace))
 
     async def stream(
-        self, plan: Iterable[Task], *, owner: str = "", trace: Mapping[str, str] | None = None
+        self,
+        plan: Iterable[Task],
+        *,
+        owner: str = "",
+        trace: Mapping[str, str] | None = None,
+        budget: Budget | None = None,
     ) -> AsyncGenerator[dict[str, Any], None]:
         """Run a plan and give out every task's pieces as they come.
 
@@ -213,21 +226,25 @@ class MultiAgentScheduler:
         tasks come as they come. Raises :class:`~multi_agent_scheduler.errors.CallerError` before anything runs.
         Leaving early stops the plan.
         """
-        async with aclosing(self._plan_dicts(plan, terms(owner, trace))) as groups:
+        async with aclosing(self._plan_dicts(plan, terms(owner, trace), budget)) as groups:
             async for group in groups:
                 for item in group:
                     yield item
 
-    async def run(self, plan: Iterable[Task], *, owner: str = "", trace: Mapping[str, str] | None = None) -> PlanResult:
+    async def run(
+        self,
+        plan: Iterable[Task],
+        *,
+        owner: str = "",
+        trace: Mapping[str, str] | None = None,
+        budget: Budget | None = None,
+    ) -> PlanResult:
         """The same, drained: the results by task id, with ``usage`` and ``timeline``."""
         execution = await self._ready()
-        running = await execution.submit_plan(plan, terms(owner, trace), None, None)
+        running = await execution.submit_plan(plan, terms(owner, trace), budget=budget)
         running.start()
         try:
-            results = await running.wait()
-            if self._store.durable:
-                await self._store.settled()
-            return results
+            return await running.wait()
         finally:
             await execution.left_plan(running)
 
@@ -256,6 +273,7 @@ class MultiAgentScheduler:
         owner: str = "",
         plan_id: str | None = None,
         stream_ids: Mapping[str, str] | None = None,
+        budget: Budget | None = None,
         trace: Mapping[str, str] | None = None,
     ) -> PlanHandle:
         """Start a plan and return at once; it goes on whether anybody reads it or not.
@@ -264,7 +282,7 @@ class MultiAgentScheduler:
         nothing is submitted and :class:`~multi_agent_scheduler.errors.StreamExists` is raised.
         """
         execution = await self._ready()
-        running = await execution.submit_plan(tasks, terms(owner, trace), plan_id, stream_ids)
+        running = await execution.submit_plan(tasks, terms(owner, trace), plan_id, stream_ids, budget)
         running.start()
         return PlanHandle(running)
 
@@ -275,7 +293,7 @@ class MultiAgentScheduler:
         kept; in a plan it is reset, visibly, and runs again. :meth:`wait_idle` returns when all of it has ended.
         """
         execution = await self._ready()
-        return execution.resume()
+        return await execution.resume()
 
     async def wait_idle(self) -> None:
         """Return when nothing runs or waits to run in this process."""
@@ -363,9 +381,11 @@ class MultiAgentScheduler:
         finally:
             await execution.left(run)
 
-    async def _plan_dicts(self, tasks: Iterable[Task], on: Terms) -> AsyncGenerator[Sequence[dict[str, Any]], None]:
+    async def _plan_dicts(
+        self, tasks: Iterable[Task], on: Terms, budget: Budget | None
+    ) -> AsyncGenerator[Sequence[dict[str, Any]], None]:
         execution = await self._ready()
-        running = await execution.submit_plan(tasks, on, None, None)
+        running = await execution.submit_plan(tasks, on, budget=budget)
         merge, view, left = Merge(self._store), PlanView(running), len(running.streams)
         running.listen(lambda task_id: merge.add(running.streams[task_id], task_id), merge.fail)
         running.start()
@@ -376,6 +396,7 @@ class MultiAgentScheduler:
                 if dicts and dicts[-1]["done"]:
                     left -= 1
                     merge.drop(running.streams[task_id])
+                    await execution.told(running.streams[task_id])
                     await self._bus.drain(_DRAIN_SECONDS)
                 if dicts:
                     yield dicts
@@ -414,6 +435,7 @@ class MultiAgentScheduler:
         self._execution = Execution(
             self._store,
             self._roster,
+            self._ledger,
             Gate(self._limits, task_types=self._type_limits),
             Notified(self._bus, self._metrics, self._telemetry),
             max_running=self._max_running,

@@ -9,7 +9,7 @@ from typing import Any, Final, Literal
 import msgspec
 
 from .errors import InvalidOption, InvalidRequest, StoreError
-from .task import Task, Template, Timeouts
+from .task import Budget, Task, Template, Timeouts
 
 __all__ = ["Submission", "Terms", "pack", "terms", "unpack"]
 
@@ -46,11 +46,13 @@ _NOBODY: Final = Terms()
 
 
 class Submission(msgspec.Struct, frozen=True):
-    """A task that was accepted: the task itself, the agent that runs it, and the number of its batch."""
+    """A task that was accepted: the task itself, the agent that runs it, the number of its batch, and the budget of
+    the plan that it belongs to."""
 
     task: Task
     agent: str
     batch: int = 0
+    plan_budget: Budget | None = None
 
 
 class _Kept(msgspec.Struct, omit_defaults=True):
@@ -65,6 +67,8 @@ class _Kept(msgspec.Struct, omit_defaults=True):
     priority: int = 0
     on_failure: Literal["skip", "run"] = "skip"
     timeouts: Timeouts | None = None
+    budget: Budget | None = None
+    plan_budget: Budget | None = None
     schema: dict[str, Any] | None = None
     options: dict[str, Any] = {}
     metadata: dict[str, Any] = {}
@@ -90,6 +94,8 @@ def pack(submission: Submission) -> bytes:
         priority=task.priority,
         on_failure=task.on_failure,
         timeouts=task.timeouts,
+        budget=task.budget,
+        plan_budget=submission.plan_budget,
         schema=task.schema,
         options=dict(task.options),
         metadata=dict(task.metadata),
@@ -115,8 +121,9 @@ def unpack(body: bytes) -> Submission:
         priority=kept.priority,
         on_failure=kept.on_failure,
         timeouts=kept.timeouts,
+        budget=kept.budget,
         schema=kept.schema,
         options=kept.options,
         metadata=kept.metadata,
     )
-    return Submission(task, kept.agent, kept.batch)
+    return Submission(task, kept.agent, kept.batch, kept.plan_budget)

@@ -13,7 +13,7 @@ from .errors import ErrorInfo, InvalidOption, InvalidRequest, InvalidTemplate
 from .records import StopReason, TerminalName, Usage
 from .request import Prompt, Request
 
-__all__ = ["DEFAULT_TIMEOUTS", "Result", "State", "Task", "Template", "Timeouts"]
+__all__ = ["DEFAULT_TIMEOUTS", "Budget", "Result", "State", "Task", "Template", "Timeouts"]
 
 State: TypeAlias = TerminalName
 """How a task ended: its terminal's name."""
@@ -104,12 +104,27 @@ class Template(msgspec.Struct, frozen=True):
         return _PLACE.sub(fill, self.text)
 
 
+class Budget(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The most that may be used; None is no limit. ``tokens`` are input and output, ``cost`` is in US dollars."""
+
+    tokens: int | None = None
+    cost: float | None = None
+
+    def __post_init__(self) -> None:
+        tokens, cost = self.tokens, self.cost
+        if tokens is not None and (type(tokens) is not int or tokens < 1):
+            raise InvalidOption(f"budget: tokens must be a whole number above 0, not {tokens!r}")
+        if cost is not None and (type(cost) not in (int, float) or not 0 < cost < math.inf):
+            raise InvalidOption(f"budget: cost must be a number of US dollars above 0, not {cost!r}")
+
+
 class _TaskOptions(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     agent: str | None = None
     depends_on: Sequence[str] = ()
     priority: int = 0
     on_failure: Literal["skip", "run"] = "skip"
     timeouts: Timeouts | None = None
+    budget: Budget | None = None
     schema: dict[str, Any] | None = None
     options: Mapping[str, Any] = msgspec.field(default_factory=dict)
     metadata: Mapping[str, Any] = msgspec.field(default_factory=dict)
@@ -120,7 +135,7 @@ class Task(_TaskOptions, frozen=True, omit_defaults=True):
 
     ``prompt`` is a string or messages, sent as it is, or a :class:`Template`. ``task_type`` picks the agent where none
     is named and labels the metrics. ``options`` are the keywords of ``Agent.call`` (``max_tokens``, ``system`` ...);
-    ``schema`` is a JSON Schema that the answer must fit.
+    ``schema`` is a JSON Schema that the answer must fit. ``budget`` is what all of its Calls together may use.
 
     In a plan the task starts the moment the last of ``depends_on`` has ended; if one of them did not succeed it is
     skipped, or with ``on_failure="run"`` runs all the same. A higher ``priority`` runs first. A task is checked when it
@@ -168,6 +183,8 @@ class Task(_TaskOptions, frozen=True, omit_defaults=True):
             self._refuse(f"on_failure must be 'skip' or 'run', not {self.on_failure!r}")
         if self.timeouts is not None and not isinstance(self.timeouts, Timeouts):
             self._refuse(f"timeouts must be a Timeouts, not {self.timeouts!r}")
+        if self.budget is not None and not isinstance(self.budget, Budget):
+            self._refuse(f"budget must be a Budget, not {self.budget!r}")
         if not isinstance(self.options, Mapping) or not all(isinstance(name, str) for name in self.options):
             self._refuse(f"options must be a dict of keywords, not {self.options!r}")
         if "timeouts" in self.options:
@@ -203,7 +220,8 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
 
     ``state`` is the terminal's name; ``success`` is narrower: completed with a stop reason of stop, stop_sequence,
     length or tool_calls. ``text`` is whatever was received, also after a failure. ``latency`` and ``ttft`` (time to
-    first content) are seconds.
+    first content) are seconds. ``cost`` is that of all Calls in US dollars, None if that of one is not known (an answer
+    from the cache costs nothing); a call without a scheduler has none.
     """
 
     text: str
@@ -221,6 +239,7 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     model: str | None = None
     stream_id: str | None = None
     cached: bool = False
+    cost: float | None = None
 
     def __str__(self) -> str:
         return self.text

@@ -307,11 +307,11 @@ class LeafAgent(Agent):
 
     async def _permit(self, request: Request, ctx: Context, limits: Timeouts) -> Permit | ErrorInfo:
         assert limits.queue is not None
-        if limits.queue == math.inf:
-            return await ctx.permit(self, estimate_tokens(request))
         try:
-            async with asyncio.timeout(limits.queue):
+            async with asyncio.timeout(None if limits.queue == math.inf else limits.queue):
                 return await ctx.permit(self, estimate_tokens(request))
+        except AgentError as error:
+            return error.info
         except TimeoutError:
             return ErrorInfo("timeout_error", f"no permit within the queue limit of {limits.queue:g} s", retryable=True)
 

@@ -81,6 +81,6 @@ class Context:
     async def permit(self, agent: Agent, estimate: int) -> Permit:  # noqa: ARG002
         """Wait until the agent may make one Call of about ``estimate`` tokens. The caller must release the permit.
 
-        Waiting longer than the queue limit is the caller's to stop.
+        Waiting longer than the queue limit is the caller's to stop. Raises AgentError if the Call may not be made.
         """
         return _FREE

@@ -15,6 +15,7 @@ import msgspec
 
 from ..errors import InvalidOption
 from ..records import CallEnded, CallStarted, Reasoning, Record, Refusal, Text, ToolCall, Usage
+from ..task import Budget
 
 __all__ = ["CHARACTERS_PER_TOKEN", "Account", "Budget", "LongPrice", "Price", "Spending", "cost"]
 
@@ -65,19 +66,6 @@ def cost(usage: Usage | None, price: Price | None) -> float | None:
     dollars += read * (rates.input if rates.cache_read is None else rates.cache_read)
     dollars += write * (rates.input if rates.cache_write is None else rates.cache_write)
     return dollars / _MILLION
-
-
-class Budget(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """The most that may be used; None is no limit. ``tokens`` are input and output, ``cost`` is in US dollars."""
-
-    tokens: int | None = None
-    cost: float | None = None
-
-    def __post_init__(self) -> None:
-        if self.tokens is not None and (type(self.tokens) is not int or self.tokens < 1):
-            raise InvalidOption(f"budget: tokens must be a whole number above 0, not {self.tokens!r}")
-        if self.cost is not None and not (_amount(self.cost) and self.cost > 0):
-            raise InvalidOption(f"budget: cost must be a number of US dollars above 0, not {self.cost!r}")
 
 
 class Account:
@@ -198,6 +186,9 @@ class Spending:
                     if call is None:
                         continue  # of no Call: nobody is paid for it
                     call.characters += len(text)
+                case CallStarted(cached=True):
+                    self._speaking.pop(record.branch, None)  # nobody is paid for it again
+                    continue
                 case CallStarted():
                     call = _Call(self._price_of(record.model), self._input_tokens)
                     self._calls[record.call] = self._speaking[record.branch] = call

@@ -29,11 +29,14 @@ from ..records import (
     Usage,
     is_content,
 )
+from ..scheduling.budget import cost
 from ..task import Result, State, ToolCallResult
 from .live import Live
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
+
+    from ..scheduling.budget import Price
 
 __all__ = ["Summary", "outcome", "summarise", "total_usage"]
 
@@ -178,6 +181,21 @@ class Summary:
         missing = any(call not in known and not _free(self._ended.get(call)) for call in self._started)
         return total_usage((*known.values(), *apart), complete=not missing)
 
+    def cost(self, price_of: Callable[[str | None], Price | None]) -> float | None:
+        """What all Calls cost together, in US dollars; None, not a part of it, if the cost of one is unknown."""
+        usages = {call: usage for (_, call), usage in self._usage.items()}
+        total = 0.0
+        for number, started in self._started.items():
+            ended = self._ended.get(number)
+            usage = usages.get(number) if ended is None or ended.usage is None else ended.usage
+            if started.cached or (usage is None and _free(ended)):
+                continue
+            paid = cost(usage, price_of(started.model))
+            if paid is None:
+                return None
+            total += paid
+        return total
+
     @property
     def agent(self) -> str | None:
         """The agent that gave the answer: that of the Call that completed last, else of the Call that began last."""
@@ -223,12 +241,13 @@ class Summary:
         stream_id: str | None = None,
         agent: str | None = None,
         cached: bool = False,
+        price_of: Callable[[str | None], Price | None] | None = None,
     ) -> Result:
         """The result as things stand; without a terminal its state is ``interrupted``.
 
         ``started_at`` and ``ended_at`` are on the clock of ``feed``. Without them ``latency`` and ``ttft`` are those of
         the stream's Call, if there was just one (0.0 and None otherwise). ``agent`` is the name to give where no Call
-        says one.
+        says one. There is a cost if ``price_of`` gives the prices of models.
         """
         latency, ttft = self._times(started_at, ended_at)
         state, success, error = outcome(self.terminal)
@@ -249,6 +268,7 @@ class Summary:
             model=self.model,
             stream_id=stream_id,
             cached=cached or self.cached,
+            cost=None if price_of is None else self.cost(price_of),
         )
 
     def _times(self, started_at: float | None, ended_at: float | None) -> tuple[float, float | None]:
@@ -260,11 +280,16 @@ class Summary:
         return latency, None if first is None else max(0.0, first - started_at)
 
 
-def summarise(records: Iterable[Record], *, stream_id: str | None = None) -> Result:
+def summarise(
+    records: Iterable[Record],
+    *,
+    stream_id: str | None = None,
+    price_of: Callable[[str | None], Price | None] | None = None,
+) -> Result:
     """The result of a whole log, or of any records in order."""
     summary = Summary()
     summary.feed(list(records))
-    return summary.result(stream_id=stream_id)
+    return summary.result(stream_id=stream_id, price_of=price_of)
 
 
 def outcome(terminal: Terminal | None) -> tuple[State, bool, ErrorInfo | None]:
