@@ -16,9 +16,16 @@ class Exchange:
     """One request to an app. ``async with`` runs it, and leaves at the end as a client does that hangs up."""
 
     def __init__(
-        self, app: Any, path: str = "/", *, method: str = "GET", headers: Mapping[str, str] | None = None
+        self,
+        app: Any,
+        path: str = "/",
+        *,
+        method: str = "GET",
+        headers: Mapping[str, str] | None = None,
+        body: bytes = b"",
     ) -> None:
         self._app = app
+        self._body = body
         self._scope = {
             "type": "http",
             "asgi": {"version": "3.0", "spec_version": "2.3"},
@@ -47,7 +54,7 @@ class Exchange:
         """Sending raises, as some servers do when the client has gone."""
 
     async def __aenter__(self) -> Self:
-        await self._came.put({"type": "http.request", "body": b"", "more_body": False})
+        await self._came.put({"type": "http.request", "body": self._body, "more_body": False})
         self._running = asyncio.ensure_future(self._app(self._scope, self._came.get, self._send))
         return self
 
@@ -121,7 +128,7 @@ class Exchange:
 class Socket:
     """A WebSocket to an app. ``async with`` runs it, and hangs up at the end."""
 
-    def __init__(self, app: Any, path: str) -> None:
+    def __init__(self, app: Any, path: str, *, headers: Mapping[str, str] | None = None) -> None:
         self._app = app
         self._scope = {
             "type": "websocket",
@@ -132,7 +139,7 @@ class Socket:
             "raw_path": path.encode(),
             "query_string": b"",
             "root_path": "",
-            "headers": [],
+            "headers": [(name.lower().encode(), value.encode()) for name, value in (headers or {}).items()],
             "client": ("127.0.0.1", 1),
             "server": ("127.0.0.1", 80),
             "subprotocols": [],

@@ -12,6 +12,7 @@ import pytest
 from multi_agent_scheduler import EventBus, Metrics, MultiAgentScheduler, Task
 from multi_agent_scheduler.errors import ErrorInfo, agent_error
 from multi_agent_scheduler.records import Reset, Text, decode_record
+from multi_agent_scheduler.server import Settings
 from multi_agent_scheduler.store.core import StreamSpec
 from multi_agent_scheduler.store.memory import MemoryStore
 from multi_agent_scheduler.testing import ScriptedAgent
@@ -23,7 +24,7 @@ pytest.importorskip("fastapi", reason="needs fastapi")
 from fastapi import FastAPI, WebSocket
 from fastapi.responses import Response
 
-from multi_agent_scheduler.integrations.fastapi import sse, sse_follow, websocket_stream
+from multi_agent_scheduler.integrations.fastapi import mount, sse, sse_follow, websocket_stream
 
 DOWN = agent_error(ErrorInfo("overloaded_error", "the provider is overloaded", status=529, detail="<b>gone</b>"))
 
@@ -415,3 +416,36 @@ async def test_a_bug_behind_the_socket_is_told_of_and_raised() -> None:
         assert (await client.hear())["error"] == {"code": "internal_error", "message": "the stream broke off"}
         with pytest.raises(RuntimeError, match="a secret of the program"):
             await client.done()
+
+
+# --- the whole server -----------------------------------------------------------------------------------------------
+
+
+async def test_the_server_under_a_path_of_the_app() -> None:
+    app, host = FastAPI(), {"Host": "localhost"}
+    async with MultiAgentScheduler({"one": ScriptedAgent("Hello")}, event_bus=EventBus(), metrics=Metrics()) as scheduler:
+        server = mount(app, scheduler, settings=Settings(access_log=False))
+        tasks = json.dumps({"tasks": [{"id": "t1", "prompt": "Hi"}]}).encode()
+        json_body = {**host, "Content-Type": "application/json"}
+        async with Exchange(app, "/llm/v1/tasks", method="POST", headers=json_body, body=tasks) as client:
+            assert (await client.head())[0] == 202
+            stream_id = json.loads(await client.whole())["streams"]["t1"]
+        events = {**host, "Accept": "text/event-stream"}
+        async with Exchange(app, f"/llm/v1/streams/{stream_id}", headers=events) as client:
+            assert (await client.head())[0] == 200
+            assert (await client.rest())[-1].type == "end"
+        async with Socket(app, "/llm/stream", headers=host) as socket:
+            await socket.say("Hi")
+            assert [await socket.hear(), await socket.hear()] == [
+                {"type": "chunk", "data": "Hello"},
+                {"type": "complete"},
+            ]
+        for path, headers, status in [
+            ("/llm", host, 404),
+            ("/llm/", host, 404),
+            ("/v1/agents", host, 404),
+            ("/llm/v1/agents", {"Host": "evil.example"}, 403),
+        ]:
+            async with Exchange(app, path, headers=headers) as client:
+                assert (await client.head())[0] == (307 if path == "/llm" else status)
+        await server.drain()

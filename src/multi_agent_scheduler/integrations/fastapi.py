@@ -1,8 +1,10 @@
-"""Streams in a FastAPI or Starlette app (only Starlette is imported).
+"""Streams in a FastAPI app, or any other Starlette app::
 
-@app.get("/stream")
-async def stream(prompt: str) -> Response:
-    return sse(agent.call_stream(prompt))
+    @app.get("/stream")
+    async def stream(prompt: str) -> Response:
+        return sse(agent.call_stream(prompt))
+
+Only Starlette is imported.
 """
 
 from __future__ import annotations
@@ -16,17 +18,19 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from ..errors import SchedulerError
+from ..server import Keys, Server, Settings, make_app
 from ..server.conversation import Answers, converse
 from ..server.problem import problem_of
 from .framing import HEAD_AFTER, HEADERS, KEEP_ALIVE, Followed, Frames, Items, Once, failure, is_mistake
 
 if TYPE_CHECKING:
+    from starlette.applications import Starlette
     from starlette.types import Receive, Scope, Send
     from starlette.websockets import WebSocket
 
     from ..scheduler import MultiAgentScheduler
 
-__all__ = ["EventStream", "sse", "sse_follow", "websocket_stream"]
+__all__ = ["EventStream", "mount", "sse", "sse_follow", "websocket_stream"]
 
 
 def sse(items: Items, *, heartbeat: float = 15.0, headers: Mapping[str, str] | None = None) -> EventStream:
@@ -57,6 +61,24 @@ def sse_follow(
     there (404); a cursor that cannot be is 400.
     """
     return EventStream(Followed(scheduler, stream_id, owner, heartbeat), headers)
+
+
+def mount(
+    app: Starlette,
+    scheduler: MultiAgentScheduler,
+    path: str = "/llm",
+    *,
+    settings: Settings | None = None,
+    keys: Keys | None = None,
+) -> Server:
+    """Put the whole server under a path of an app: ``/llm/v1/tasks``, ``/llm/v1/chat/completions``, ``/llm/v1/ws`` ...
+
+    Without ``keys`` it answers those who call the app by a name of ``settings.hosts``, which are this machine's own
+    unless said otherwise. The scheduler is to be closed by the app (``async with scheduler`` in its lifespan).
+    """
+    server = make_app(scheduler, settings=settings, keys=keys)
+    app.mount(path, server)
+    return server
 
 
 async def websocket_stream(websocket: WebSocket, answers: Answers) -> None:

@@ -1,4 +1,4 @@
-"""Streams in a Flask app, under any WSGI server.
+"""Streams in a Flask app, under any WSGI server::
 
     @app.route("/stream")
     def stream() -> Response:

@@ -62,7 +62,7 @@ class Exchange:
         self.send = send
         self._receive = receive
         self.method: str = scope["method"]
-        self.path: str = scope["path"]
+        self.path = path_of(scope)
         self.headers: dict[bytes, bytes] = dict(scope["headers"])
         self._query: dict[str, str] | None = None
         self.direct = DIRECT in scope.get("extensions", ())
@@ -189,6 +189,12 @@ class Exchange:
         """The fields that every answer to this request has."""
         quota = self.caller.quota.headers(asyncio.get_running_loop().time())
         return ((b"x-request-id", self.request_id.encode("ascii")), *self.answer_headers, *quota)
+
+
+def path_of(scope: Mapping[str, Any]) -> str:
+    """The path within this application, wherever it is mounted: an ASGI path includes the ``root_path``."""
+    path: str = scope["path"]
+    return path.removeprefix(scope.get("root_path", "")) or "/"
 
 
 def decoded(body: bytes, kind: type[_T]) -> _T:

@@ -23,6 +23,7 @@ from . import cursor as cursors
 from .access import Caller
 from .conversation import converse
 from .dialogue import Action, Cancel, Dialogue, Follow, Open, Say, Start, Stop, Submit, Subscribe
+from .exchange import path_of
 from .face import Answer, Renderer
 from .problem import Problem, problem_of
 from .relay import Message, Send
@@ -51,7 +52,7 @@ async def connected(server: Server, scope: Mapping[str, Any], receive: Receive, 
     """Somebody wants a WebSocket."""
     await receive()
     headers = dict(scope["headers"])
-    talk = {"/v1/ws": _many_streams, "/stream": _simple}.get(scope["path"])
+    talk = {"/v1/ws": _many_streams, "/stream": _simple}.get(path_of(scope))
     try:
         if talk is None:
             raise Problem(404, "there is no WebSocket at this path, but at /v1/ws and /stream")
