@@ -423,7 +423,9 @@ async def test_a_bug_behind_the_socket_is_told_of_and_raised() -> None:
 
 async def test_the_server_under_a_path_of_the_app() -> None:
     app, host = FastAPI(), {"Host": "localhost"}
-    async with MultiAgentScheduler({"one": ScriptedAgent("Hello")}, event_bus=EventBus(), metrics=Metrics()) as scheduler:
+    async with MultiAgentScheduler(
+        {"one": ScriptedAgent("Hello")}, event_bus=EventBus(), metrics=Metrics()
+    ) as scheduler:
         server = mount(app, scheduler, settings=Settings(access_log=False))
         tasks = json.dumps({"tasks": [{"id": "t1", "prompt": "Hi"}]}).encode()
         json_body = {**host, "Content-Type": "application/json"}

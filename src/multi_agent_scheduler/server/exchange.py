@@ -18,7 +18,7 @@ from .relay import Message, Send
 if TYPE_CHECKING:
     from .app import Server
 
-__all__ = ["DIRECT", "Exchange"]
+__all__ = ["DIRECT", "Exchange", "path_of"]
 
 _T = TypeVar("_T")
 
