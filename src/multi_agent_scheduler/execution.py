@@ -262,11 +262,15 @@ class Execution(Host):
         def equip(_: Run) -> Kit:
             context = SchedulerContext(self._gate, self._roster.names, task, running.terms, clock=self.clock)
             watcher = SkipNotices(self._notified.metrics, task.task_type)
-            agent_name = running.agents[task_id]
-            agent = self._roster.agents[agent_name]
-            left = Recovery((), (), Skipped(reason), 0)
+            agent = self._roster.agents[self._roster.default]  # any will do: it is not asked
             return Kit(
-                agent_name, context, watcher, lambda: agent.request(""), agent.batches, self._ledger.price_of, left
+                running.agents[task_id],
+                context,
+                watcher,
+                lambda: agent.request(""),
+                agent.batches,
+                self._ledger.price_of,
+                Recovery((), (), Skipped(reason), 0),
             )
 
         self._run(running.streams[task_id], task, equip, running).start(self._over)
