@@ -82,7 +82,7 @@ async def relayed(
     check_reading(exchange)
     log = server.scheduler.log(stream_id, owner=exchange.owner)
     rendering = server.renderings.of((stream_id, spelling), lambda: log, make, after=after)
-    relay = Relay(rendering, make(), exchange.send, opening, after=after, direct=exchange.direct)
+    relay = Relay(rendering, make(), exchange.send, opening, after=after, abort=exchange.abort)
     exchange.answered = True
     server.attendance.enter(stream_id)
     server.enter(relay)
@@ -108,7 +108,7 @@ def check_reading(exchange: Exchange) -> None:
 
 async def _until(over: asyncio.Future[None], exchange: Exchange) -> None:
     """Return when the response is complete or the client has left."""
-    if exchange.direct:  # there, receive() returns at the end of the response, too
+    if exchange.abort is not None:  # our own server, whose receive() returns at the end of the response, too
         await exchange.gone()
         return
     gone = asyncio.ensure_future(exchange.gone())

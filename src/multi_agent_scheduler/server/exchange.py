@@ -37,10 +37,10 @@ class Exchange:
     __slots__ = (
         "_query",
         "_receive",
+        "abort",
         "answer_headers",
         "answered",
         "caller",
-        "direct",
         "headers",
         "method",
         "parameters",
@@ -65,7 +65,8 @@ class Exchange:
         self.path = path_of(scope)
         self.headers: dict[bytes, bytes] = dict(scope["headers"])
         self._query: dict[str, str] | None = None
-        self.direct = DIRECT in scope.get("extensions", ())
+        self.abort: Callable[[], None] | None = scope.get("extensions", {}).get(DIRECT, {}).get("abort")
+        """Closes the connection at once, where this is this project's own server process."""
         self.parameters: dict[str, str] = {}
         """What the path's places hold."""
         self.route = ""

@@ -47,8 +47,8 @@ class Relay(Reader):
     """Writes what it is shown. ``pack`` compresses, and flushes, each piece."""
 
     __slots__ = (
+        "_abort",
         "_busy",
-        "_direct",
         "_held",
         "_held_records",
         "_opened",
@@ -67,15 +67,16 @@ class Relay(Reader):
 
     def __init__(
         self, rendering: Rendering, renderer: Renderer, send: Send, opening: Opening,
-        *, after: int = 0, direct: bool = False, pack: Callable[[bytes], bytes] | None = None,
+        *, after: int = 0, abort: Callable[[], None] | None = None, pack: Callable[[bytes], bytes] | None = None,
     ) -> None:  # fmt: skip
-        """``renderer`` is asked for heartbeats and for the last word of a stream that breaks off."""
+        """``renderer`` is asked for heartbeats and for the last word of a stream that breaks off. ``abort`` closes the
+        connection; that there is one says that ``send`` may be run by hand."""
         super().__init__(after)
         self._rendering = rendering
         self._renderer = renderer
         self._send = send
         self._opening = opening
-        self._direct = direct
+        self._abort = abort
         self._pack = pack
         self._opened = False
         self._held: list[bytes] = []
@@ -112,7 +113,7 @@ class Relay(Reader):
             if self._since is None:
                 self._since = now
             elif now - self._since > patience:
-                self.leave()
+                self._cut()
             return
         self._since = None
         if self.quiet and self.ready:
@@ -139,7 +140,7 @@ class Relay(Reader):
             return
         self._rendering.leave(self)
         if self._busy:  # it is full, and would not see the last word: that it is cut is what tells it
-            self.leave()
+            self._cut()
             return
         refusal = self._opening.refusal
         if not self._opened and refusal is not None:
@@ -180,7 +181,7 @@ class Relay(Reader):
         self._run(self._answered(answer))
 
     def _run(self, writing: Coroutine[Any, Any, None]) -> None:
-        if self._direct:
+        if self._abort is not None:
             try:
                 waits = writing.send(None)
             except StopIteration:
@@ -233,7 +234,13 @@ class Relay(Reader):
     def _lost(self, error: BaseException) -> None:
         if not isinstance(error, OSError):  # that one says only that the reader has gone
             _log.error("an answer could not be written", exc_info=error)
-        self._end()
+        self._cut()
+
+    def _cut(self) -> None:
+        """End in the middle: a connection that is closed so tells its reader that this was not the end."""
+        self.leave()
+        if self._abort is not None:
+            self._abort()
 
     def _end(self) -> None:
         self._rendering.leave(self)
