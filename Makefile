@@ -11,7 +11,7 @@ LOGGED := >> $(LOG) 2>&1 || { tail -n 15 $(LOG) >&2; \
 # More for the command behind a target: make test ARGS="-k resume", make demo ARGS="--help".
 ARGS ?=
 
-.PHONY: help setup demo test check format bench clean FORCE
+.PHONY: help setup demo test check format docs bench clean FORCE
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -35,6 +35,11 @@ check: $(VENV)/.dev  ## lint, format and types
 format: $(VENV)/.dev  ## mend what lint and format can mend by themselves
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
+
+# A broken link is an error, as is anything else that Sphinx warns of.
+docs: $(VENV)/.dev  ## the site of the documentation, in build/docs
+	@$(BIN)/python -m sphinx -q -W --keep-going -b html -d build/doctrees docs build/docs $(ARGS)
+	@echo "Built: build/docs/index.html"
 
 # LiteLLM would fetch a price list from the network when it is imported: the variable keeps it to its own copy.
 bench: $(VENV)/.bench  ## the benchmarks, beside the official SDKs and other frameworks (more to install)
