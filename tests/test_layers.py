@@ -18,7 +18,7 @@ PACKAGE: Final = "multi_agent_scheduler"
 
 # From the bottom to the top: the modules and packages of each layer. "" is the package itself, the facade.
 LAYERS: Final = (
-    ("__about__", "errors", "records", "request", "task"),
+    ("__about__", "errors", "records", "request", "schema", "task"),
     ("scheduling", "views", "wire"),
     ("blocking", "buffering", "events", "metrics", "pacing", "store"),
     ("agents",),
@@ -55,6 +55,8 @@ SEAMS: Final = {
     "flask": ("integrations.flask",),
     "httptools": ("agents.connection",),
     "opentelemetry": ("telemetry",),
+    "pydantic": ("schema.models",),
+    "pydantic_core": ("schema.models",),
     "rich": ("cli",),
     "starlette": ("integrations.fastapi",),
     "uvicorn": ("server.process",),

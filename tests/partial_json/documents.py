@@ -47,7 +47,7 @@ def told(pieces: Iterable[str], parser: PartialJSON | None = None) -> Told:
     try:
         for piece in pieces:
             document = apply(document, parser.feed(piece))
-            completed += parser.completed
+            completed += [path for path, _ in parser.completed]
             assert same(document, parser.value)
         value = parser.close()
         assert same(apply(document, parser.changes), value)
@@ -55,7 +55,7 @@ def told(pieces: Iterable[str], parser: PartialJSON | None = None) -> Told:
         error = raised.position, str(raised)
     document = apply(document, parser.changes)
     assert same(document, parser.value)
-    return Told(document, completed + parser.completed, error)
+    return Told(document, completed + [path for path, _ in parser.completed], error)
 
 
 def same(one: Any, other: Any) -> bool:

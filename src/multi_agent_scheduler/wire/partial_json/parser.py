@@ -47,8 +47,8 @@ class PartialJSON:
     can no longer become something else: a number when the character behind it is known, an object or array as ``{}`` or
     ``[]`` when it opens. Names and escapes are never shown by halves.
 
-    ``completed`` are the paths that closed with the last :meth:`feed` or :meth:`close`, and ``changes`` what that
-    changed, also if it raised: both are what came before the error.
+    ``completed`` has what closed with the last :meth:`feed` or :meth:`close`, as ``(path, value)``, the inner before
+    the outer; ``changes`` is what that changed, also if it raised: both are what came before the error.
 
     A name that an object has twice: with ``duplicates="last"`` the last one stands, as RFC 8259 has it for most
     readers, and ``(path, UNSET)`` takes back what was shown of the other; with "error" it is an error, and then no
@@ -70,7 +70,7 @@ class PartialJSON:
         if type(max_depth) is not int or max_depth < 1:
             raise InvalidOption(f"max_depth must be a whole number from 1, not {max_depth!r}")
         self.changes: list[Change] = []
-        self.completed: list[Path] = []
+        self.completed: list[tuple[Path, Any]] = []
         self._strict = duplicates == "error"
         self._depth = max_depth
         self._expect = VALUE
@@ -106,15 +106,21 @@ class PartialJSON:
         return self._expect == END and not self._in_string
 
     @property
+    def growing(self) -> tuple[Path, str] | None:
+        """The string that is open: where, and what has come of it."""
+        if not self._in_string or self._naming:
+            return None
+        return self._string_path, "".join(self._chunks) + "".join(self._pieces)
+
+    @property
     def value(self) -> Any:
         """What is known so far, as plain data; ``UNSET`` while that is nothing.
 
         It is made when it is asked for and stays as it is. Closed parts are shared with later values: do not change
         them.
         """
-        inner: Any = UNSET
-        if self._in_string and not self._naming:
-            inner = "".join(self._chunks) + "".join(self._pieces)
+        growing = self.growing
+        inner: Any = UNSET if growing is None else growing[1]
         container, name = self._container, self._name
         for outer, _, outer_name, _ in reversed(self._stack):
             if type(container) is list:
@@ -252,7 +258,7 @@ class PartialJSON:
         closed, path = self._container, self._path
         self._container, self._path, self._name, self._after = self._stack.pop()
         self._place(closed)
-        self.completed.append(path)
+        self.completed.append((path, closed))
 
     def _here(self) -> Path:
         """The path of the value that comes next."""
@@ -270,8 +276,9 @@ class PartialJSON:
         else:
             path = self._here()
             self._place(value)
-        self.changes.append((path, value))
-        self.completed.append(path)
+        change = (path, value)
+        self.changes.append(change)
+        self.completed.append(change)
 
     def _place(self, value: Any) -> None:
         container = self._container
@@ -393,7 +400,7 @@ class PartialJSON:
             return
         if text or not growing:
             self.changes.append((self._string_path, text))
-        self.completed.append(self._string_path)
+        self.completed.append((self._string_path, whole))
         self._place(whole)
         self._expect = self._after
 

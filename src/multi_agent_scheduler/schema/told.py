@@ -1,0 +1,76 @@
+"""A type's JSON Schema as providers like it: an object at the top, nothing allowed beside what a class has."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Final
+
+__all__ = ["is_strict", "told"]
+
+_MAPS: Final = frozenset({"$defs", "definitions", "dependentSchemas", "patternProperties", "properties"})
+_LISTS: Final = frozenset({"allOf", "anyOf", "oneOf", "prefixItems"})
+_SINGLE: Final = frozenset({"additionalProperties", "contains", "else", "if", "items", "not", "propertyNames", "then"})
+
+# What every provider that holds a model to a schema understands; OpenAI's "strict" has the shortest list.
+_STRICT: Final = frozenset({
+    "$defs", "$ref", "additionalProperties", "anyOf", "const", "description", "enum", "items", "properties", "required",
+    "title", "type",
+})  # fmt: skip
+
+
+def told(document: dict[str, Any]) -> Any:
+    """The document with the definition that it stands for at the top, and with closed objects."""
+    reference, definitions = document.get("$ref"), document.get("$defs", {})
+    if isinstance(reference, str) and reference.startswith("#/$defs/"):
+        name = reference.removeprefix("#/$defs/")
+        again = any(inner.get("$ref") == reference for each in definitions.values() for inner in _all(each))
+        rest = {other: each for other, each in definitions.items() if other != name or again}
+        document = {**definitions[name], **({"$defs": rest} if rest else {})}
+    return _closed(document)
+
+
+def is_strict(document: dict[str, Any]) -> bool:
+    """Whether it is an object, and every object in it has all its members and no others."""
+    return document.get("type") == "object" and all(
+        inner.keys() <= _STRICT
+        and (
+            inner.get("type") != "object"
+            or (
+                inner.get("additionalProperties") is False
+                and {*inner.get("properties", ())} == {*inner.get("required", ())}
+            )
+        )
+        for inner in _all(document)
+    )
+
+
+def _closed(schema: Any) -> Any:
+    if not isinstance(schema, dict):
+        return schema
+    made: dict[str, Any] = {}
+    for keyword, value in schema.items():
+        if keyword in _MAPS:
+            made[keyword] = {name: _closed(inner) for name, inner in value.items()}
+        elif keyword in _LISTS:
+            made[keyword] = [_closed(inner) for inner in value]
+        else:
+            made[keyword] = _closed(value) if keyword in _SINGLE else value
+    if "properties" in made:
+        made.setdefault("additionalProperties", False)
+    return made
+
+
+def _all(schema: Any) -> Iterator[dict[str, Any]]:
+    """The schema and all those inside it."""
+    if not isinstance(schema, dict):
+        return
+    yield schema
+    for keyword, value in schema.items():
+        if keyword in _MAPS:
+            for inner in value.values():
+                yield from _all(inner)
+        elif keyword in _LISTS:
+            for inner in value:
+                yield from _all(inner)
+        elif keyword in _SINGLE:
+            yield from _all(value)

@@ -1,0 +1,150 @@
+"""JSON Schema's keywords, each with a value that fits and one that does not, and what is said about that one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from multi_agent_scheduler.errors import InvalidRequest
+from multi_agent_scheduler.schema import Misfit, Schema
+from multi_agent_scheduler.schema.checks import Checks
+
+A_TREE = {
+    "$defs": {"node": {"type": "object", "properties": {"next": {"$ref": "#/$defs/node"}, "n": {"type": "integer"}}}}
+}
+
+# schema, what fits, what does not, what is said
+CASES: list[tuple[Any, Any, Any, str]] = [
+    ({"type": "string"}, "a", 1, "the answer: expected a string, but 1 arrived"),
+    ({"type": "integer"}, 2.0, 2.5, "the answer: expected a whole number, but 2.5 arrived"),
+    ({"type": "number"}, 1, True, "the answer: expected a number, but true arrived"),
+    ({"type": ["string", "null"]}, None, [], "the answer: expected a string or null, but [] arrived"),
+    ({"type": "boolean"}, False, 0, "the answer: expected true or false, but 0 arrived"),
+    ({"enum": ["a", 1, None]}, 1.0, "b", 'the answer: expected one of "a", 1, null, but "b" arrived'),
+    ({"const": {"a": [1]}}, {"a": [1.0]}, {"a": [True]}, "the answer: expected an object, but an object arrived"),
+    ({"minimum": 1}, 1, 0, "the answer: expected a number from 1, but 0 arrived"),
+    ({"maximum": 1}, "z", 1.5, "the answer: expected a number up to 1, but 1.5 arrived"),
+    ({"exclusiveMinimum": 1}, 1.1, 1, "the answer: expected a number above 1, but 1 arrived"),
+    ({"exclusiveMaximum": 1}, 0, 1, "the answer: expected a number below 1, but 1 arrived"),
+    ({"multipleOf": 0.01}, 19.99, 0.005, "the answer: expected a number that is a multiple of 0.01, but 0.005 arrived"),
+    ({"minLength": 2}, "ab", "é", 'the answer: expected at least 2 characters, but "\\u00e9" arrived'),
+    ({"maxLength": 1}, "😀", "ab", 'the answer: expected at most 1 characters, but "ab" arrived'),
+    ({"pattern": "^a"}, "ab", "ba", 'the answer: expected a text like ^a, but "ba" arrived'),
+    ({"minItems": 1}, [1], [], "the answer: expected at least 1 items, but [] arrived"),
+    ({"maxItems": 1}, [1], [1, 2], "the answer: expected at most 1 items, but an array arrived"),
+    (
+        {"uniqueItems": True},
+        [1, True, "1", {"a": 1}],
+        [{"a": 1}, {"a": 1.0}],
+        "the answer: expected no item twice, but an array arrived",
+    ),
+    ({"minProperties": 1}, {"a": 1}, {}, "the answer: expected at least 1 members, but {} arrived"),
+    ({"maxProperties": 1}, {"a": 1}, {"a": 1, "b": 2}, "the answer: expected at most 1 members, but an object arrived"),
+    ({"items": {"type": "integer"}}, [1, 2], [1, "2"], '[1]: expected a whole number, but "2" arrived'),
+    ({"prefixItems": [{"type": "string"}], "items": False}, ["a"], ["a", 1], "[1]: nothing may be here, but 1 arrived"),
+    (
+        {"items": [{"type": "string"}], "additionalItems": {"type": "null"}},
+        ["a", None],
+        ["a", 1],
+        "[1]: expected null, but 1 arrived",
+    ),
+    (
+        {"contains": {"const": 1}, "maxContains": 1},
+        [1, 2],
+        [1, 1],
+        "the answer: 2 of its items are such as it must contain",
+    ),
+    ({"properties": {"a": {"type": "string"}}}, {"b": 1}, {"a": 1}, "a: expected a string, but 1 arrived"),
+    ({"required": ["a"]}, {"a": None}, {"b": 1}, "a: it is required, but did not arrive"),
+    (
+        {"properties": {"a": {}}, "additionalProperties": False},
+        {"a": 1},
+        {"a": 1, "b c": 2},
+        '["b c"]: nothing may be here, but 2 arrived',
+    ),
+    (
+        {"patternProperties": {"^n_": {"type": "number"}}, "additionalProperties": {"type": "string"}},
+        {"n_a": 1, "b": ""},
+        {"b": 1},
+        "b: expected a string, but 1 arrived",
+    ),
+    ({"propertyNames": {"maxLength": 1}}, {"a": 1}, {"ab": 1}, 'ab: expected at most 1 characters, but "ab" arrived'),
+    ({"dependentRequired": {"a": ["b"]}}, {"b": 1}, {"a": 1}, "b: it is required beside a, but did not arrive"),
+    ({"dependentSchemas": {"a": {"required": ["c"]}}}, {"b": 1}, {"a": 1}, "c: it is required, but did not arrive"),
+    ({"allOf": [{"minimum": 1}, {"maximum": 2}]}, 2, 3, "the answer: expected a number up to 2, but 3 arrived"),
+    ({"anyOf": [{"type": "string"}, {"minimum": 5}]}, 5, 1, "the answer: expected a number from 5, but 1 arrived"),
+    ({"oneOf": [{"minimum": 1}, {"maximum": 2}]}, 3, 1.5, "the answer: it fits 2 of 2 alternatives, and must fit one"),
+    (
+        {"anyOf": [{"required": ["a"]}, {"required": ["b"]}]},
+        {"a": 1},
+        {"c": 1},
+        "the answer: it fits none of 2 alternatives: an object arrived",
+    ),
+    ({"not": {"type": "string"}}, 1, "a", 'the answer: it must not be such as "a"'),
+    (
+        {"if": {"type": "string"}, "then": {"minLength": 1}, "else": {"type": "null"}},
+        "a",
+        1,
+        "the answer: expected null, but 1 arrived",
+    ),
+    (
+        {**A_TREE, "$ref": "#/$defs/node"},
+        {"next": {"n": 1}},
+        {"next": {"next": {"n": "x"}}},
+        'next.next.n: expected a whole number, but "x" arrived',
+    ),
+    (
+        {**A_TREE, "$ref": "#/$defs/node", "required": ["n"]},
+        {"n": 1},
+        {"n": "x"},
+        'n: expected a whole number, but "x" arrived',
+    ),
+    (False, None, 1, "the answer: nothing may be here, but 1 arrived"),
+]
+
+
+@pytest.mark.parametrize(("schema", "fits", "misfits", "said"), CASES, ids=[said for *_, said in CASES])
+def test_keywords(schema: Any, fits: Any, misfits: Any, said: str) -> None:
+    checks = Checks(schema if isinstance(schema, dict) else {})
+    assert schema is False or checks.fits(schema, fits)
+    problems = list(checks.misfits(schema, misfits, ()))
+    assert str(problems[0]) == said
+
+
+def test_other_kinds_of_values_do_not_concern_a_keyword() -> None:
+    for keyword in ("minimum", "minLength", "minItems", "minProperties"):
+        for value in (None, True, "", 1, [], {}):
+            kinds = {"minimum": int, "minLength": str, "minItems": list, "minProperties": dict}
+            fits = Checks({}).fits({keyword: 3}, value)
+            assert fits is not (type(value) is kinds[keyword])
+
+
+@pytest.mark.parametrize(
+    ("schema", "said"),
+    [
+        ({"$ref": "https://example.com/s"}, r"\$ref must lead to a place in the schema itself"),
+        ({"$ref": "#/$defs/missing"}, r"'#/\$defs/missing' leads nowhere"),
+        ({"$defs": {"a": {"$ref": "#/$defs/a"}}, "$ref": "#/$defs/a"}, "lead in a circle"),
+        ({"pattern": "("}, "no regular expression"),
+        ({"items": 3}, "a schema is an object, true or false, not 3"),
+    ],
+)
+def test_a_schema_that_cannot_be_used_is_refused(schema: dict[str, Any], said: str) -> None:
+    value = [1] if "items" in schema else "a"
+    with pytest.raises(InvalidRequest, match=said):
+        list(Checks(schema).misfits(schema, value, ()))
+
+
+def test_what_is_no_schema_at_all() -> None:
+    for given in (None, "string", 3, ["a"]):
+        with pytest.raises(InvalidRequest, match="schema must be a type or a JSON Schema as a dict"):
+            Schema.of(given)
+
+
+def test_a_value_in_a_message_is_short_and_harmless() -> None:
+    with pytest.raises(Misfit) as raised:
+        Schema.of({"type": "integer"}).shape.closed("\x1b[31m<b>\n" + "é" * 500)
+    assert str(raised.value).isascii()
+    assert str(raised.value).isprintable()
+    assert len(str(raised.value)) < 130
