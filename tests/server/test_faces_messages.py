@@ -35,7 +35,9 @@ async def test_a_message_streams_and_comes_in_one_piece() -> None:
         async with sdk.messages.stream(model="a", max_tokens=9, messages=HI, system="Be kind") as stream:
             assert "".join([text async for text in stream.text_stream]) == "Hello"
             final = await stream.get_final_message()
+            assert stream.request_id
         whole = await sdk.messages.create(model="a", max_tokens=9, messages=HI)
+        assert whole._request_id
     for message in (final, whole):
         thinking, text = message.content
         assert thinking.type == "thinking" and thinking.thinking == "hm" and thinking.signature == "sig"

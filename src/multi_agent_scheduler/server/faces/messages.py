@@ -12,6 +12,7 @@ from ...errors import ErrorInfo
 from ...records import Record
 from ...store.core import StreamInfo
 from ...wire import anthropic
+from ..exchange import Exchange
 from ..face import Asked, Renderer
 from ..routing import Route
 from .failure import sentence, status_of
@@ -50,6 +51,11 @@ class Messages(Spoken):
 
     name = "messages"
     fields = _FIELDS
+
+    async def answer(self, exchange: Exchange) -> None:
+        told = (b"request-id", exchange.request_id.encode())  # this protocol's own name for it
+        exchange.answer_headers = (*exchange.answer_headers, told)
+        await super().answer(exchange)
 
     def parse(self, body: bytes) -> Asked:
         return self.asked(*anthropic.parse_request(json_object(body)))
