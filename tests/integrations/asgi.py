@@ -148,6 +148,7 @@ class Socket:
         self._came: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
         self._sent: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
         self._seen = False
+        self.accepted = False
         self.broken = False
         """Sending raises, as servers do when the client has gone."""
 
@@ -159,7 +160,7 @@ class Socket:
     async def __aenter__(self) -> Self:
         await self._came.put({"type": "websocket.connect"})
         self._running = asyncio.ensure_future(self._app(self._scope, self._came.get, self._send))
-        assert (await self._sent.get())["type"] == "websocket.accept"
+        self.accepted = (await self._sent.get())["type"] == "websocket.accept"
         return self
 
     async def __aexit__(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 import pytest
@@ -317,15 +317,15 @@ async def test_a_store_that_stops_does_not_look_like_an_end() -> None:
 # --- the simple WebSocket -------------------------------------------------------------------------------------------
 
 
-def socket_to(answers: Any) -> Socket:
+def socket_to(answers: Any, *, origins: Sequence[str] = (), **headers: str) -> Socket:
     app = FastAPI()
 
     async def stream(websocket: WebSocket) -> None:
-        await websocket_stream(websocket, answers)
+        await websocket_stream(websocket, answers, origins=origins)
 
     stream.__annotations__["websocket"] = WebSocket  # which FastAPI goes by
     app.websocket("/stream")(stream)
-    return Socket(app, "/stream")
+    return Socket(app, "/stream", headers=headers)
 
 
 async def test_a_prompt_is_answered_in_chunks() -> None:
@@ -340,6 +340,24 @@ async def test_a_prompt_is_answered_in_chunks() -> None:
                 {"type": "complete"},
             ]
     assert [request.prompt for request in agent.requests] == ["one", "two"]
+
+
+@pytest.mark.parametrize(
+    ("origin", "origins", "accepted"),
+    [
+        ("http://app.example:8000", (), True),
+        ("https://evil.example", (), False),
+        ("http://app.example", (), False),
+        ("null", (), False),
+        ("https://evil.example", ("https://good.example",), False),
+        ("https://good.example", ("https://good.example",), True),
+        ("https://evil.example", ("*",), True),
+    ],
+)
+async def test_pages_of_other_origins_are_refused(origin: str, origins: Sequence[str], accepted: bool) -> None:
+    agent = ScriptedAgent("Hello")
+    async with socket_to(agent.call_stream, origins=origins, host="app.example:8000", origin=origin) as client:
+        assert client.accepted is accepted
 
 
 async def test_one_prompt_at_a_time() -> None:

@@ -10,9 +10,10 @@ Only Starlette is imported.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
@@ -81,14 +82,22 @@ def mount(
     return server
 
 
-async def websocket_stream(websocket: WebSocket, answers: Answers) -> None:
+async def websocket_stream(websocket: WebSocket, answers: Answers, *, origins: Collection[str] = ()) -> None:
     """Answer prompts over a WebSocket until its client leaves: the streaming guide's form of it.
 
     ``answers`` gives the stream for a prompt: ``agent.call_stream``, or a function that calls ``execute_task_stream``.
     Each text frame is a prompt; its answer is ``{"type": "chunk", "data": text}`` for each piece and then ``{"type":
     "complete"}``, or ``{"type": "error", "error": {"code", "message"}}`` if it broke off. A client that leaves closes
     the stream at once, and so stops its provider.
+
+    A browser lets every page open a WebSocket to anywhere, so pages are refused (403) but for those of the app's own
+    host and of ``origins`` (``"https://app.example"``, or ``"*"`` for any).
     """
+    origin = websocket.headers.get("origin")
+    own = origin is None or urlsplit(origin).netloc.lower() == websocket.headers.get("host", "").lower()
+    if not own and origin not in origins and "*" not in origins:
+        await websocket.close()
+        return
     await websocket.accept()
     await converse(websocket.receive, websocket.send, answers)
 
