@@ -45,6 +45,14 @@ class Ledger:
         """The account of an owner that has a budget."""
         return self._accounts.get(owner)
 
+    def set_budget(self, owner: str, budget: Budget) -> None:
+        """From now on the owner has this budget; one that it had before is replaced, and what was used of it counts."""
+        account = self._accounts.get(owner)
+        if account is None:
+            self._accounts[owner] = Account(f"owner {owner!r}", budget)
+        elif account.budget != budget:
+            account.budget = budget
+
     async def recall(self, owner: str, store: Store) -> None:
         """Count what the owner's streams have used that an earlier process ran; before any of them runs in this."""
         account = self._accounts.get(owner)

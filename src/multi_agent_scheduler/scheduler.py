@@ -300,6 +300,10 @@ class MultiAgentScheduler:
         if self._execution is not None:
             await self._execution.wait_idle()
 
+    def set_budget(self, owner: str, budget: Budget) -> None:
+        """Give an owner a budget, or another one; what its streams have used counts against it."""
+        self._ledger.set_budget(owner, budget)
+
     # --- streams --------------------------------------------------------------------------------------------------
 
     def find(self, stream_id: str, *, owner: str | None = None) -> StreamInfo:
