@@ -104,7 +104,6 @@ def test_the_code_that_is_not_run_can_be_read() -> None:
     assert [block.not_run for block in unread] == [
         "needs a model that can see",
         "needs a model that calls tools",
-        "needs Flask",
     ]
     for block in unread:
         block.compiled()
