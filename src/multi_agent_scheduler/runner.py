@@ -180,9 +180,9 @@ class Run:
         return self._kit
 
     async def _execute(self) -> None:
-        kit = self._kit = self._equip(self)
-        self.summary = Summary()
         self._lease = await self._store.claim(self.stream_id)
+        kit = self._kit = self._equip(self)  # behind the claim: what an earlier run wrote can be read by now
+        self.summary = Summary()
         self.state = "running"
         kit.watcher.started(self)
         try:

@@ -8,18 +8,22 @@ import logging
 import random
 from collections.abc import Callable, Coroutine
 from contextlib import aclosing
+from functools import partial
 from typing import Any, Final
 
 from multi_agent_scheduler.agents import Cache
-from multi_agent_scheduler.errors import StoreError, StreamReset
+from multi_agent_scheduler.errors import StoreError, StreamExists, StreamReset
 from multi_agent_scheduler.events import EventBus
 from multi_agent_scheduler.metrics import Metrics
+from multi_agent_scheduler.records import Cancelled, Completed, Text
+from multi_agent_scheduler.recovery import recovery
 from multi_agent_scheduler.scheduler import Handle, Limits, MultiAgentScheduler
+from multi_agent_scheduler.store.core import Fenced
 from multi_agent_scheduler.task import Task, Template, Timeouts
 from tests.simulation.loop import SeededLoop
 from tests.simulation.provider import Provider, composite
 from tests.simulation.store import Disk
-from tests.simulation.truth import AuditedDisk, AuditedMemory, Permits, Truth
+from tests.simulation.truth import AuditedDisk, AuditedMemory, Permits, Truth, log_of
 
 PATIENCE: Final = 100_000.0
 """Virtual seconds after which a schedule ought to be over."""
@@ -41,7 +45,7 @@ class Life:
 
     def __init__(self, schedule: Schedule) -> None:
         chance = schedule.chance
-        self.permits = Permits(schedule.limits)
+        self.permits = Permits(schedule.limits, schedule.truth)
         self.providers = [
             Provider(name, chance, self.permits, schedule.asked, chance.choice((None, 1, 2))) for name in ("p0", "p1")
         ]
@@ -96,9 +100,18 @@ class Schedule:
     async def _main(self) -> None:
         self.life = Life(self)
         await self.life.scheduler.__aenter__()
-        steps = [self._submit, self._submit, self._plan, self._plan, self._read, self._cancel, self._stream]
+        steps = [
+            self._submit,
+            self._submit,
+            self._plan,
+            self._plan,
+            self._read,
+            self._cancel,
+            self._stream,
+            self._resubmit,
+        ]
         if self.durable:
-            steps += [self._crash, self._expire]
+            steps += [self._crash, self._expire, self._expire]
         for _ in range(self.chance.randint(2, 6)):
             await self.chance.choice(steps)()
             await asyncio.sleep(self.chance.choice(PAUSES))
@@ -176,6 +189,22 @@ class Schedule:
             await self._result(handle)
 
         life.connect(client())
+
+    async def _resubmit(self) -> None:
+        """Somebody who does not know whether a task was accepted submits it again, under the same id."""
+        life, stream = self.life, self.chance.choice([None, *self.truth.streams.values()])
+        if stream is None or stream.plan_id is not None:
+            return
+        self.tell("submits again", stream.task_id)
+
+        async def client() -> None:
+            try:
+                await life.scheduler.submit(self.tasks[stream.task_id], stream_id=stream.stream_id)
+            except StreamExists:
+                return
+            raise AssertionError(f"{stream.task_id} was accepted twice")
+
+        life.connect(_lenient(client, self._was_fenced))
 
     async def _result(self, handle: Handle) -> None:
         try:
@@ -280,15 +309,48 @@ class Schedule:
     async def _expire(self) -> None:
         """Somebody believes that a run has died, and another takes its stream over."""
         life = self.life
-        running = [it.stream_id for it in life.store.streams(states={"running"}) if it.plan_id is None]
-        if not running:
+        for _ in range(4):
+            running = [it.stream_id for it in life.store.streams(states={"running"}) if it.plan_id is None]
+            if running:
+                break
+            await asyncio.sleep(0.01)
+        else:
             return
         stream_id = self.chance.choice(running)
         self.tell("expires", self.truth.streams[stream_id].task_id)
-        if self.truth.streams[stream_id].terminal is None:
-            life.store.expire(stream_id)
+        if self.truth.streams[stream_id].terminal is not None:
+            return  # it has ended, and that is about to be shown
+        if self.chance.random() < 0.2:
+            life.connect(self._usurper(stream_id, life))
+            return
+        life.store.expire(stream_id)
+        if self.chance.random() < 0.7:
+            life.connect(_lenient(partial(self._rival, stream_id, life), self._was_fenced))
+        else:
             await asyncio.sleep(self.chance.choice(PAUSES))
             await life.scheduler.resume()
+
+    async def _usurper(self, stream_id: str, life: Life) -> None:
+        """Another worker, which wants a stream that is not to be had."""
+        try:
+            await life.store.claim(stream_id)  # the truth knows whether it may be given
+            life.store.expire(stream_id)
+        except Fenced:
+            self.tell("may not have", self.truth.streams[stream_id].task_id)
+
+    async def _rival(self, stream_id: str, life: Life) -> None:
+        """Another worker, which takes a stream over and brings it to its end, or dies in its turn."""
+        store, stream = life.store, self.truth.streams[stream_id]
+        lease = await store.claim(stream_id)
+        prelude = recovery(log_of(store, stream_id), "reset").prelude
+        for _ in range(3):
+            store.append(lease, [*prelude, Text("from another worker ")])
+            prelude = ()
+            await asyncio.sleep(self.chance.choice((0.01, 0.3, 3.0)))
+        if self.chance.random() < 0.5:
+            store.expire(stream_id)
+        else:
+            store.finish(lease, [Completed("stop") if stream.stop is None else Cancelled(stream.stop)])
 
     async def _crash(self) -> None:
         """The process dies, at this very moment; another begins and goes on with what was left."""
@@ -323,12 +385,13 @@ class Schedule:
         return store
 
     def asked(self, provider: str, prompt: str) -> None:
-        """A provider was asked: where the prompt says for which task, it must be that task's."""
+        """A provider was asked: where the prompt is a task's, it must be that task's as its parents have left it."""
         self.tell("asks", provider, repr(prompt[:40]))
-        if prompt.startswith("<") and ">" in prompt:
+        if prompt.startswith("<") and "\n" not in prompt:  # not that of a judge
             name = prompt[1 : prompt.index(">")]
             plans = [it.plan_id for it in self.truth.streams.values() if it.task_id == name]
-            assert prompt in [self.truth.prompt(name, plan) for plan in plans], f"{name} was asked {prompt!r}"
+            with self.truth.noted():
+                assert prompt in [self.truth.prompt(name, plan) for plan in plans], f"{name} was asked {prompt!r}"
 
     def _was_fenced(self) -> bool:
         return any(stream.fence for stream in self.truth.streams.values())

@@ -13,7 +13,7 @@ from typing import TypeAlias
 
 import msgspec
 
-from multi_agent_scheduler.errors import StoreClosed, StreamExists
+from multi_agent_scheduler.errors import StoreClosed, StreamNotFound
 from multi_agent_scheduler.records import TERMINALS, Record, terminal_name
 from multi_agent_scheduler.store.base import Batch, Log, Store
 from multi_agent_scheduler.store.core import Core, Lease, StreamInfo, StreamSpec, StreamState
@@ -55,7 +55,6 @@ class SimulatedStore(Store):
         self._opened, self._closed = True, None
         self._core = Core(max_log_bytes=MAX_LOG_BYTES)
         self._logs: dict[str, SimulatedLog] = {}
-        self._submitting: set[str] = set()
         self._changes: list[Change] = []
         self._told: list[Callable[[], None]] = []
         self._waiting: list[asyncio.Future[None]] = []
@@ -87,22 +86,17 @@ class SimulatedStore(Store):
 
     async def submit(self, specs: Sequence[StreamSpec]) -> None:
         self._check_open()
-        ids = [spec.stream_id for spec in specs]
-        if len(set(ids)) < len(ids) or any(it in self._core or it in self._submitting for it in ids):
-            raise StreamExists(f"a stream of {ids} exists already, or is submitted twice")
-        self._submitting.update(ids)
-        now, copies = self._clock(), list(specs)
+        infos = self._core.submit(specs, self._clock())
+        kept = [(msgspec.structs.replace(info), spec.body) for info, spec in zip(infos, specs, strict=True)]
 
         def change(disk: Disk) -> None:
-            for spec in copies:
-                info = StreamInfo(spec.stream_id, spec.task_id, spec.plan_id, spec.owner, created=now)
-                disk.infos[spec.stream_id] = info
-                disk.bodies[spec.stream_id] = spec.body
-                disk.batches[spec.stream_id] = []
+            for info, body in kept:
+                disk.infos[info.stream_id] = info
+                disk.bodies[info.stream_id] = body
+                disk.batches[info.stream_id] = []
 
         def tell() -> None:
-            for info in self._core.submit(copies, now):
-                self._logs[info.stream_id] = SimulatedLog(info)
+            self._logs.update((info.stream_id, SimulatedLog(info)) for info in infos)
 
         self._change(change, tell)
         await self.settled()
@@ -169,8 +163,7 @@ class SimulatedStore(Store):
 
     def info(self, stream_id: str) -> StreamInfo:
         self._check_open()
-        self._core.get(stream_id)
-        return self._logs[stream_id].visible()
+        return self._log(stream_id).visible()
 
     def streams(
         self,
@@ -183,16 +176,22 @@ class SimulatedStore(Store):
     ) -> Sequence[StreamInfo]:
         self._check_open()
         found = self._core.newest(plan_id=plan_id, owner=owner, before=before)
-        shown = [self._logs[info.stream_id].visible() for info in found]
+        shown = [self._logs[info.stream_id].visible() for info in found if info.stream_id in self._logs]
         fitting = [info for info in shown if states is None or info.state in states]
         return fitting if limit is None else fitting[len(fitting) - min(limit, len(fitting)) :]
 
     def log(self, stream_id: str) -> Log:
         self._check_open()
-        self._core.get(stream_id)
-        return self._logs[stream_id]
+        return self._log(stream_id)
 
     # --- inside ---------------------------------------------------------------------------------------------------
+
+    def _log(self, stream_id: str) -> SimulatedLog:
+        """A stream is there once it has been committed."""
+        log = self._logs.get(stream_id)
+        if log is None:
+            raise StreamNotFound(f"there is no stream {stream_id!r}")
+        return log
 
     def _check_open(self) -> None:
         if self._closed is not None:

@@ -1,4 +1,4 @@
-"""Thousands of schedules of a scheduler, its stores, its providers and its users, on virtual time.
+"""Ten thousand schedules of a scheduler, its stores, its providers and its users, on virtual time.
 
 ``MAS_SIM_SEED`` and ``MAS_SIM_SCHEDULES`` choose others; ``python -m tests.simulation --seed N --schedules M`` runs
 them without pytest. A failure prints its seed, the command that replays it, and the story of the schedule.
@@ -18,7 +18,7 @@ from tests.simulation.schedule import run
 
 ROOT = Path(__file__).parent.parent.parent
 SEED = int(os.environ.get("MAS_SIM_SEED", "0"))
-SCHEDULES = int(os.environ.get("MAS_SIM_SCHEDULES", "1000"))
+SCHEDULES = int(os.environ.get("MAS_SIM_SCHEDULES", "10000"))
 PROCESSES = 2
 
 

@@ -3,19 +3,30 @@
 from __future__ import annotations
 
 from collections import defaultdict, deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import msgspec
 
-from multi_agent_scheduler.records import TERMINALS, Cancelled, Record, Skipped, terminal_name
+from multi_agent_scheduler.records import (
+    TERMINALS,
+    CallEnded,
+    CallStarted,
+    Cancelled,
+    Interrupted,
+    Record,
+    Reset,
+    Skipped,
+    terminal_name,
+)
 from multi_agent_scheduler.scheduling.limits import Limits
 from multi_agent_scheduler.store.base import Store
 from multi_agent_scheduler.store.core import Lease, StreamSpec
 from multi_agent_scheduler.store.follow import Follower
 from multi_agent_scheduler.store.memory import MemoryStore
 from multi_agent_scheduler.task import Result, Task, Template
-from multi_agent_scheduler.views.summary import summarise
+from multi_agent_scheduler.views.summary import Summary, summarise
 from tests.simulation.store import SimulatedStore
 
 WINDOW = 60.0
@@ -29,9 +40,11 @@ class Stream:
         self.task_id = task_id
         self.plan_id = plan_id
         self.records: list[Record] = []
-        self.epoch = 0
+        self.epochs: set[int] = set()  # that were ever given
+        self.epoch = 0  # the last of them
         self.fence = 0  # epochs up to this one may append no more
         self.stop: str | None = None
+        self.committed = False  # what is there has content, and whoever goes on with it must not add to that
         self.shown = 0  # a reader, or whoever waited for the end, was told of so many records
 
     @property
@@ -54,9 +67,14 @@ class Truth:
         self.violation: AssertionError | None = None
         """The first one, which may have been raised where it was taken for a failure of somebody's."""
 
-    def violated(self, error: AssertionError) -> None:
-        if self.violation is None:
-            self.violation = error
+    @contextmanager
+    def noted(self) -> Iterator[None]:
+        """What is asserted in here counts, whoever may catch the error."""
+        try:
+            yield
+        except AssertionError as error:
+            self.violation = self.violation or error
+            raise
 
     # --- what the store is told -----------------------------------------------------------------------------------
 
@@ -68,9 +86,13 @@ class Truth:
     def claimed(self, lease: Lease) -> None:
         stream = self.streams[lease.stream_id]
         assert stream.terminal is None, f"{stream.task_id} was claimed behind its end"
-        assert lease.epoch > stream.epoch, f"{stream.task_id}: an epoch was given twice"
+        assert lease.epoch not in stream.epochs, f"{stream.task_id}: an epoch was given twice"
+        stream.epochs.add(lease.epoch)
+        if lease.epoch <= stream.fence:
+            return  # it was taken away again while it was being given
         assert stream.epoch <= stream.fence, f"{stream.task_id} was claimed while its lease was live"
         stream.epoch = lease.epoch
+        stream.committed = _has_content(stream.records)
 
     def fenced(self, stream_id: str, epoch: int) -> None:
         self.streams[stream_id].fence = epoch
@@ -83,11 +105,16 @@ class Truth:
         assert first == len(stream.records) + 1, f"{name}: seq {first} behind {len(stream.records)}"
         assert not any(isinstance(record, TERMINALS) for record in records[:-1]), f"{name}: a second terminal"
         self._check_order(stream, records)
+        if stream.committed:
+            stream.committed = False
+            reset = any(isinstance(record, Reset) for record in records)
+            assert reset or isinstance(records[-1], TERMINALS), f"{name}: two attempts were spliced"
         stream.records += records
         terminal = stream.terminal
         if terminal is not None and stream.stop is not None:
-            skipped = isinstance(terminal, Skipped)  # what it depends on was stopped, too
-            assert skipped or terminal == Cancelled(stream.stop), f"{name}: a stop was forgotten: {terminal}"
+            # Or what it depends on was stopped, too; or the run to be stopped had died, and what it left ends so.
+            instead = isinstance(terminal, Skipped) or (isinstance(terminal, Interrupted) and stream.fence)
+            assert instead or terminal == Cancelled(stream.stop), f"{name}: a stop was forgotten: {terminal}"
 
     def _check_order(self, stream: Stream, records: Sequence[Record]) -> None:
         """A task begins when all that it depends on has ended; it is skipped if one of that was no success.
@@ -177,9 +204,19 @@ class Truth:
             )
             info = store.info(stream.stream_id)
             assert (info.state, info.seq) == (terminal_name(stream.terminal), len(stream.records))  # type: ignore[arg-type]
+            begun = [record.call for record in stream.records if isinstance(record, CallStarted)]
+            over = [record.call for record in stream.records if isinstance(record, CallEnded)]
+            assert sorted(begun) == sorted(over), f"{stream.task_id}: the Calls {begun} began, and {over} ended"
+            assert len(set(begun)) == len(begun), f"{stream.task_id}: a Call's number was given twice"
             if isinstance(stream.terminal, Skipped):
                 parents = [self.stream_of(it, stream.plan_id) for it in self.tasks[stream.task_id].depends_on]
                 assert any(not it.result.success for it in parents), f"{stream.task_id} was skipped for nothing"
+
+
+def _has_content(records: Sequence[Record]) -> bool:
+    summary = Summary()
+    summary.feed(records)
+    return summary.has_content
 
 
 def log_of(store: Store, stream_id: str) -> list[Record]:
@@ -226,11 +263,8 @@ class _Audited(Store):
         return first
 
     def _tell(self, what: Callable[..., None], *arguments: object) -> None:
-        try:
+        with self.truth.noted():
             what(*arguments)
-        except AssertionError as error:
-            self.truth.violated(error)
-            raise
 
 
 class AuditedMemory(_Audited, MemoryStore):
@@ -244,18 +278,22 @@ class AuditedDisk(_Audited, SimulatedStore):
 class Permits:
     """Which permits are held, and what was admitted in the last minute, as one who knows the limits counts it."""
 
-    def __init__(self, limits: Mapping[str, Limits]) -> None:
+    def __init__(self, limits: Mapping[str, Limits], truth: Truth) -> None:
         self._limits = limits
+        self._truth = truth
         self.held: dict[str, int] = defaultdict(int)
         self._granted: dict[str, deque[list[Any]]] = defaultdict(deque)
 
     def grant(self, name: str, estimate: int, now: float) -> list[Any]:
         """A permit was given; what is returned stands for it, and its second item is what the Call is known to use."""
-        limits = self._limits.get(name)
         self.held[name] += 1
         grant = [now, estimate]
-        if limits is None:
-            return grant
+        with self._truth.noted():
+            self._check(name, grant, now)
+        return grant
+
+    def _check(self, name: str, grant: list[Any], now: float) -> None:
+        limits = self._limits[name]
         most = limits.concurrency
         assert most is None or self.held[name] <= most, f"{self.held[name]} Calls of {name} at once, and {most} may be"
         minute = self._granted[name]
@@ -266,7 +304,6 @@ class Permits:
         assert most is None or len(minute) <= most, f"{len(minute)} Calls of {name} in a minute, and {most} may be"
         most, used = limits.tokens_per_minute, sum(tokens for _, tokens in minute)
         assert most is None or used <= most, f"{used} tokens of {name} in a minute, and {most} may be"
-        return grant
 
     def release(self, name: str) -> None:
         self.held[name] -= 1

@@ -15,7 +15,6 @@ __all__ = ["VirtualClock", "VirtualLoop", "run_virtual"]
 
 T = TypeVar("T")
 
-_STUCK_SECONDS: Final = 1.0  # real ones: so long another thread may take to wake a loop in which nothing will happen
 _TURNS: Final = 5  # of the loop, which what was told to close may take to go
 
 
@@ -45,6 +44,9 @@ class VirtualLoop(asyncio.BaseEventLoop):
     waited for. It has no sockets. Functions that run in threads (``asyncio.to_thread``) take no time. If nothing can
     ever happen any more because every task waits for another, it raises RuntimeError.
     """
+
+    stuck_seconds: float = 1.0
+    """So many real seconds a thread of somebody else's may take to wake a loop in which nothing would happen."""
 
     def __init__(self, clock: VirtualClock | None = None) -> None:
         super().__init__()
@@ -84,7 +86,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
             self._woken.wait()
         elif seconds is not None:
             self.clock.advance(seconds)
-        elif not self._woken.wait(_STUCK_SECONDS):
+        elif not self._woken.wait(self.stuck_seconds):
             names = sorted(task.get_name() for task in asyncio.all_tasks(self))
             raise RuntimeError(f"nothing can ever happen in this loop any more; these tasks wait: {', '.join(names)}")
         self._woken.clear()
