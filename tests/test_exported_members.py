@@ -14,6 +14,7 @@ FACADE: Final = frozenset(
     {
         "Agent",
         "AgentError",
+        "Budget",
         "Cache",
         "Cached",
         "CallerError",
@@ -34,6 +35,8 @@ FACADE: Final = frozenset(
         "Metrics",
         "MultiAgentScheduler",
         "OpenAIAgent",
+        "PlanHandle",
+        "Price",
         "Race",
         "Result",
         "Retry",

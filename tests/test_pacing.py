@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 from typing import Any
@@ -116,3 +117,52 @@ async def test_what_cannot_be_is_refused_at_once() -> None:
     with pytest.raises(InvalidOption, match="a pace is written"):
         await anext(agent.call_stream("Hi", pace="quick"))
     assert agent.requests == []
+
+
+def test_a_scheduler_paces_its_readers_and_never_the_task() -> None:
+    async def whole() -> list[float]:
+        async with MultiAgentScheduler({"a": ScriptedAgent(*BURST)}, paces={"ann": "10/s"}) as scheduler:
+            now = asyncio.get_running_loop().time
+            latencies, spans = [], []
+            for asked in (
+                scheduler.execute_task_stream(Task("t", "Hi"), pace="10/s"),
+                scheduler.execute_task_stream(Task("t", "Hi"), owner="ann"),
+                scheduler.stream([Task("t", "Hi")], pace="10/s"),
+                scheduler.stream([Task("t", "Hi")], owner="ann"),
+            ):
+                began = now()
+                items = [item async for item in asked]
+                assert [item["chunk"] for item in items[:-1]] == BURST
+                spans.append(now() - began)
+                latencies.append(items[-1]["latency"])
+            assert max(latencies) < 0.3
+            stream = scheduler.streams()[-1].stream_id
+            began = now()
+            assert len([record async for record in scheduler.follow(stream, owner="ann")]) == len(BURST) + 3
+            return [*spans, now() - began]
+
+    assert run(whole()) == pytest.approx([0.4] * 5)
+
+
+def test_a_reader_that_leaves_is_not_delayed() -> None:
+    async def whole() -> float:
+        agent = ScriptedAgent(*BURST, asyncio.Event())
+        async with MultiAgentScheduler({"a": agent}) as scheduler:
+            async with aclosing(scheduler.execute_task_stream(Task("t", "Hi"), pace="1/min")) as items:
+                assert (await anext(items))["chunk"] == BURST[0]
+            return asyncio.get_running_loop().time()
+
+    assert run(whole()) == 0
+
+
+def test_the_plain_generators_are_paced_too() -> None:
+    began = time.monotonic()
+    assert list(ScriptedAgent(*BURST).call_stream_sync("Hi", pace="200/s")) == BURST
+    scheduler = MultiAgentScheduler({"a": ScriptedAgent(*BURST)})
+    assert len(list(scheduler.execute_task_stream_sync(Task("t", "Hi"), pace="200/s"))) == len(BURST) + 1
+    assert time.monotonic() - began >= 2 * 4 / 200
+
+
+def test_a_pace_that_cannot_be_is_refused_at_once() -> None:
+    with pytest.raises(InvalidOption, match="a pace is written"):
+        MultiAgentScheduler({"a": ScriptedAgent("x")}, paces={"ann": "fast"})

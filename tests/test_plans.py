@@ -15,13 +15,12 @@ from multi_agent_scheduler.errors import (
     InvalidRequest,
     PlanError,
     StoreClosed,
-    StreamReset,
     UnknownAgent,
     UnknownDependency,
 )
 from multi_agent_scheduler.events import EventBus
 from multi_agent_scheduler.metrics import Metrics
-from multi_agent_scheduler.records import Completed, Record, Usage
+from multi_agent_scheduler.records import Completed, Record, Reset, Usage
 from multi_agent_scheduler.scheduler import MultiAgentScheduler
 from multi_agent_scheduler.store.memory import MemoryStore
 from multi_agent_scheduler.task import Task, Template
@@ -242,16 +241,19 @@ async def test_a_broken_plan_is_refused_before_anything_runs() -> None:
         assert running.streams() == []
 
 
-async def test_a_reset_after_output_ends_the_reader_of_a_plan() -> None:
-    from multi_agent_scheduler.records import Reset
-
+async def test_a_reset_after_output_ends_the_pieces_of_its_task_alone() -> None:
     gate = asyncio.Event()
-    async with scheduler(a=ScriptedAgent("wrong", gate, Reset(1, "again"), "right")) as running:
-        stream = running.stream([Task("one", "1")])
-        assert (await anext(stream))["chunk"] == "wrong"
-        gate.set()
-        with pytest.raises(StreamReset):
-            await anext(stream)
+    agents = {"a": ScriptedAgent("wrong", gate, Reset(1, "again"), "ri", "ght"), "b": ScriptedAgent(gate, "fi", "ne")}
+    async with scheduler(**agents) as running:
+        items = []
+        async for item in running.stream([Task("one", "1", agent="a"), Task("two", "1", agent="b")]):
+            items.append(item)
+            gate.set()
+        shown = [(item["task_id"], item["chunk"]) for item in items if not item["done"]]
+        assert sorted(shown) == [("one", "wrong"), ("two", "fi"), ("two", "ne")]
+        last = {it["task_id"]: it for it in items if it["done"]}
+        assert (last["one"]["success"], last["one"]["result"], last["one"]["reset"]) == (True, "right", True)
+        assert (last["two"]["success"], last["two"]["result"], "reset" in last["two"]) == (True, "fine", False)
 
 
 async def test_a_large_plan_runs() -> None:

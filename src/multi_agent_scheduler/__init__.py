@@ -40,12 +40,14 @@ if TYPE_CHECKING:
     from .metrics import Metrics, get_metrics
     from .pacing import paced
     from .request import ImagePart, Message, TextPart, Tool
-    from .scheduler import Handle, Limits, MultiAgentScheduler
-    from .task import Result, Task, Template, Timeouts
+    from .scheduler import Handle, Limits, MultiAgentScheduler, PlanHandle
+    from .scheduling.budget import Price
+    from .task import Budget, Result, Task, Template, Timeouts
 
 __all__ = [
     "Agent",
     "AgentError",
+    "Budget",
     "Cache",
     "Cached",
     "CallerError",
@@ -66,6 +68,8 @@ __all__ = [
     "Metrics",
     "MultiAgentScheduler",
     "OpenAIAgent",
+    "PlanHandle",
+    "Price",
     "Race",
     "Result",
     "Retry",
@@ -109,8 +113,9 @@ _HOMES = {
     "metrics": ("Metrics", "get_metrics"),
     "pacing": ("paced",),
     "request": ("ImagePart", "Message", "TextPart", "Tool"),
-    "scheduler": ("Handle", "Limits", "MultiAgentScheduler"),
-    "task": ("Result", "Task", "Template", "Timeouts"),
+    "scheduler": ("Handle", "Limits", "MultiAgentScheduler", "PlanHandle"),
+    "scheduling.budget": ("Price",),
+    "task": ("Budget", "Result", "Task", "Template", "Timeouts"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 

@@ -158,7 +158,8 @@ class Execution(Host):
     def _resume_plan(self, plan_id: str, infos: Sequence[StreamInfo]) -> None:
         kept = {info.task_id: unpack(self._store.body(info.stream_id)) for info in infos if not info.ended}
         found = {info.task_id: info for info in infos}
-        # Of a task that has ended only the end matters; one whose stream is kept no more cannot have been a success.
+        # Of a task that has ended only the end matters. A store keeps what belongs to an unfinished plan; where a
+        # parent's stream is missing all the same, nobody knows what it said, and it does not count as a success.
         lost = {name for it in kept.values() for name in it.task.depends_on if name not in found}
         over = [Task(name, "") for name in (*found, *lost) if name not in kept]
         plan = Plan([*(it.task for it in kept.values()), *over])

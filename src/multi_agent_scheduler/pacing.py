@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from .errors import InvalidOption
@@ -12,7 +13,7 @@ from .views.pacing import Pace, Pacer, parse_pace
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator
 
-__all__ = ["Pace", "paced"]
+__all__ = ["Pace", "paced", "singly"]
 
 Item = TypeVar("Item")
 
@@ -47,6 +48,13 @@ async def _paced(stream: AsyncIterator[Item], pacer: Pacer) -> AsyncGenerator[It
         close = getattr(stream, "aclose", None)
         if close is not None:
             await close()
+
+
+async def singly(items: AsyncGenerator[Item, None]) -> AsyncGenerator[tuple[Item], None]:
+    """Each item as a batch of its own; leaving closes ``items``."""
+    async with aclosing(items):
+        async for item in items:
+            yield (item,)
 
 
 def _characters(item: Any) -> int:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from .errors import StreamReset
 from .records import TERMINALS, Record
 from .store.follow import Follower
 from .task import Result
@@ -313,27 +314,38 @@ class _Part:
 
 
 class PlanView:
-    """The guide's dicts for a whole plan, each with ``stream_id`` and ``seq``."""
+    """The guide's dicts for a whole plan, each with ``stream_id`` and ``seq``.
+
+    A task whose answer begins again after some of it was shown gives no further pieces, so that two answers are never
+    spliced; its last dict has ``reset`` True and the whole answer in ``result``.
+    """
 
     def __init__(self, run: PlanRun) -> None:
         self._run = run
-        self._views: dict[str, TextView] = {}
+        self._views: dict[str, TextView | None] = {}  # None: it was reset
 
     def dicts(self, task_id: str, first: int, records: Sequence[Record]) -> list[dict[str, Any]]:
         """The dicts for some records of one task's stream; the task's last dict comes with its terminal."""
         run, stream_id = self._run, self._run.streams[task_id]
-        view = self._views.get(task_id)
-        if view is None:
-            view = self._views[task_id] = TextView()
         made: list[dict[str, Any]] = []
-        seq = first
-        for record in records:
-            texts = view.texts((record,))
+        for seq, record in enumerate(records, first):
+            texts = self._texts(task_id, record)
             made += [{**chunks.chunk(task_id, text), "stream_id": stream_id, "seq": seq} for text in texts]
-            seq += 1
         if isinstance(records[-1], TERMINALS):
             result = run.results[task_id]
-            task = run.plan.task(task_id)
-            made.append({**chunks.final(task, result.agent or "", result), "seq": seq - 1})
-            del self._views[task_id]
+            last = chunks.final(run.plan.task(task_id), result.agent or "", result)
+            last["seq"] = first + len(records) - 1
+            if self._views.pop(task_id, None) is None:
+                last["reset"] = True
+            made.append(last)
         return made
+
+    def _texts(self, task_id: str, record: Record) -> list[str]:
+        if task_id not in self._views:
+            self._views[task_id] = TextView()
+        view = self._views[task_id]
+        try:
+            return [] if view is None else view.texts((record,))
+        except StreamReset:
+            self._views[task_id] = None
+            return []

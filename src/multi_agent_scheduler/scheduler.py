@@ -20,7 +20,7 @@ from .gate import Gate
 from .handles import Handle, PlanHandle
 from .metrics import Metrics, get_metrics
 from .notices import Notified
-from .pacing import Pace
+from .pacing import Pace, paced, singly
 from .plans import Merge, PlanResult, PlanView
 from .reading import Reading, Snapshot
 from .records import Record
@@ -35,6 +35,7 @@ from .store.follow import Follower
 from .submission import Submission, Terms, terms
 from .task import Budget, Result, Task, Template, Timeouts
 from .views import chunks
+from .views.pacing import parse_pace
 from .views.text import TextView
 
 if TYPE_CHECKING:
@@ -90,6 +91,7 @@ class MultiAgentScheduler:
         cache: Cache | None = None,
         budgets: Mapping[str, Budget] | None = None,
         prices: Mapping[str, Price] | None = None,
+        paces: Mapping[str, Pace | str | float] | None = None,
         telemetry: Telemetry | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -110,6 +112,7 @@ class MultiAgentScheduler:
         self._metrics = metrics if metrics is not None else get_metrics()
         self._telemetry = telemetry
         self._ledger = Ledger(budgets, prices)
+        self._paces = {owner: parse_pace(pace) for owner, pace in (paces or {}).items()}
         self._max_running = max_running
         self._clock = clock
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -154,15 +157,18 @@ class MultiAgentScheduler:
         *,
         owner: str = "",
         trace: Mapping[str, str] | None = None,
+        pace: Pace | str | float | None = None,
     ) -> AsyncGenerator[dict[str, Any], None]:
         """Run a task and give out its text as it arrives.
 
         Each piece is ``{'task_id', 'chunk', 'done': False}``; the last dict has ``done`` True, ``result``, ``latency``
         (seconds), ``success``, ``error`` and more. An agent's failure is in the last dict, never raised and never mixed
         into the text. The caller's mistakes raise :class:`~multi_agent_scheduler.errors.CallerError` before the first
-        item. Leaving early stops the task.
+        item. With ``pace`` ("50/s", "50 tokens/s") the pieces come no faster than that, whatever the agent does; the
+        task itself is not slowed. Leaving early stops the task.
         """
-        async with aclosing(self._dicts(task, agent_name, batch, terms(owner, trace))) as groups:
+        dicts = self._paced(self._dicts(task, agent_name, batch, terms(owner, trace)), owner, pace)
+        async with aclosing(dicts) as groups:
             async for group in groups:
                 for item in group:
                     yield item
@@ -175,9 +181,12 @@ class MultiAgentScheduler:
         *,
         owner: str = "",
         trace: Mapping[str, str] | None = None,
+        pace: Pace | str | float | None = None,
     ) -> Generator[dict[str, Any], None, None]:
         """:meth:`execute_task_stream` as a plain generator; a scheduler used so belongs to the background loop."""
-        return blocking.flatten(lambda: self._dicts(task, agent_name, batch, terms(owner, trace)))
+        return blocking.flatten(
+            lambda: self._paced(self._dicts(task, agent_name, batch, terms(owner, trace)), owner, pace)
+        )
 
     async def execute_task(
         self,
@@ -218,15 +227,20 @@ class MultiAgentScheduler:
         owner: str = "",
         trace: Mapping[str, str] | None = None,
         budget: Budget | None = None,
+        pace: Pace | str | float | None = None,
     ) -> AsyncGenerator[dict[str, Any], None]:
         """Run a plan and give out every task's pieces as they come.
 
         The dicts are those of :meth:`execute_task_stream`, each with ``stream_id`` and ``seq``; each task has its own
         last dict. A task starts the moment the last of its dependencies has ended. The order within each task holds;
-        tasks come as they come. Raises :class:`~multi_agent_scheduler.errors.CallerError` before anything runs.
-        Leaving early stops the plan.
+        tasks come as they come. If a task's answer begins again after some of it was shown (its agent failed, and
+        another took over from the start), it gives no further pieces, and its last dict has ``reset`` True: what was
+        shown is void, and ``result`` is the answer. ``budget`` is what all tasks together may use; ``pace`` is that of
+        the pieces together. Raises :class:`~multi_agent_scheduler.errors.CallerError` before anything runs. Leaving
+        early stops the plan.
         """
-        async with aclosing(self._plan_dicts(plan, terms(owner, trace), budget)) as groups:
+        dicts = self._paced(self._plan_dicts(plan, terms(owner, trace), budget), owner, pace)
+        async with aclosing(dicts) as groups:
             async for group in groups:
                 for item in group:
                     yield item
@@ -343,6 +357,8 @@ class MultiAgentScheduler:
         Raises StreamNotFound and CursorError.
         """
         await self._ready()
+        if pace is None and owner is not None:
+            pace = self._paces.get(owner)
         async with aclosing(self._reading.follow(stream_id, after, owner, pace)) as records:
             async for record in records:
                 yield record
@@ -365,6 +381,13 @@ class MultiAgentScheduler:
         if self._reading.find(stream_id, owner).ended:
             return False
         return await execution.cancel(stream_id, reason)
+
+    def _paced(
+        self, groups: AsyncGenerator[Sequence[dict[str, Any]], None], owner: str, pace: Pace | str | float | None
+    ) -> AsyncGenerator[Sequence[dict[str, Any]], None]:
+        if pace is None:
+            pace = self._paces.get(owner)
+        return groups if pace is None else singly(paced(_items(groups), pace))
 
     # --- inside ---------------------------------------------------------------------------------------------------
 
@@ -446,3 +469,10 @@ class MultiAgentScheduler:
             clock=self._clock,
         )
         return self._execution
+
+
+async def _items(groups: AsyncGenerator[Sequence[dict[str, Any]], None]) -> AsyncGenerator[dict[str, Any], None]:
+    async with aclosing(groups):
+        async for group in groups:
+            for item in group:
+                yield item

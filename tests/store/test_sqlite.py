@@ -413,6 +413,23 @@ async def test_ended_streams_go_when_they_are_old_enough(tmp_path: Path) -> None
     assert query(tmp_path / "a.db", "SELECT count(DISTINCT id >> 32) FROM blocks") == [(1,)]
 
 
+async def test_what_has_ended_of_a_plan_stays_until_all_of_it_has(tmp_path: Path) -> None:
+    now = [1000.0]
+    async with using(tmp_path / "a.db", clock=lambda: now[0]) as store:
+        await store.submit([StreamSpec("first", "t", "p"), StreamSpec("second", "t", "p")])
+        store.finish(await store.claim("first"), [Completed("stop")])
+        await written(store, "alone", "x")
+        now[0] = 2000.0
+    async with using(tmp_path / "a.db", keep_seconds=500, clock=lambda: now[0]) as store:
+        await until(lambda: len(store.streams()) == 2)
+        assert [info.stream_id for info in store.streams()] == ["first", "second"]
+        store.finish(await store.claim("second"), [Completed("stop")])
+        await store.settled()
+        now[0] = 3000.0
+    async with using(tmp_path / "a.db", keep_seconds=500, clock=lambda: now[0]) as store:
+        await until(lambda: not store.streams())
+
+
 async def test_the_oldest_go_while_the_file_is_too_large_and_it_shrinks(tmp_path: Path) -> None:
     path = tmp_path / "a.db"
     async with using(path) as store:

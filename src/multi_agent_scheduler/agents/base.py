@@ -9,14 +9,14 @@ from __future__ import annotations
 import asyncio
 import math
 from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator, Generator, Sequence
+from collections.abc import AsyncGenerator, Generator, Mapping, Sequence
 from contextlib import aclosing
 from types import TracebackType
 from typing import Any, Final, Literal, Self, TypeAlias
 
 from .. import blocking
 from ..errors import AgentError, ErrorInfo, InvalidOption, agent_error
-from ..pacing import Pace, paced
+from ..pacing import Pace, paced, singly
 from ..records import TERMINALS, CallStarted, Failed, Record, numbered
 from ..request import Message, Prompt, Request, build
 from ..scheduling.provider import ProviderState
@@ -139,12 +139,19 @@ class Agent(ABC):
         return result
 
     def call_stream_sync(
-        self, prompt: Prompt, *, errors: ErrorMode | None = None, **options: Any
+        self,
+        prompt: Prompt,
+        *,
+        errors: ErrorMode | None = None,
+        pace: Pace | str | float | None = None,
+        **options: Any,
     ) -> Generator[str, None, None]:
         """:meth:`call_stream` as a plain generator, for code that has no event loop of its own.
 
         Closing the generator, or dropping it, stops the provider.
         """
+        if pace is not None:
+            return blocking.flatten(lambda: singly(self.call_stream(prompt, errors=errors, pace=pace, **options)))
         return blocking.flatten(lambda: self._texts(prompt, errors, options))
 
     async def _texts(

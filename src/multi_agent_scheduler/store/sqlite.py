@@ -38,7 +38,7 @@ class SQLiteStore(Store):
     ``durability`` says what survives: "process" the end of the process, however it dies (kill -9), "power" also that of
     the machine, at the price of a wait for the disk with each commit. ``max_log_bytes`` caps one log. Streams that have
     ended are removed ``keep_seconds`` after that, and, the oldest first, while the file's content is more than
-    ``keep_bytes``; None keeps them.
+    ``keep_bytes``; None keeps them. Those of a plan stay until all of it has ended.
     """
 
     durable = True

@@ -252,7 +252,10 @@ class Writer:
         if self._keeping == (None, None):
             return False
         self._retired_at = time.monotonic()
-        query = "SELECT number FROM streams WHERE ended_at < ? ORDER BY ended_at LIMIT ?"
+        query = (  # whoever goes on with a plan needs all that has ended of it
+            "SELECT number FROM streams WHERE ended_at < ? AND (plan_id IS NULL OR plan_id NOT IN "
+            "(SELECT plan_id FROM streams WHERE ended_at IS NULL AND plan_id IS NOT NULL)) ORDER BY ended_at LIMIT ?"
+        )
         found = []
         if self._keeping.seconds is not None:
             found = database.execute(query, (self._clock() - self._keeping.seconds, _RETIRE_STREAMS))
