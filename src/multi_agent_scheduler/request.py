@@ -38,6 +38,8 @@ _ROLES: Final = get_args(Role)
 class _PartBase(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="type"):
     extra: dict[str, Any] | None = None
     """Fields of this part that only one provider knows (Anthropic's cache_control, say)."""
+    protocol: str = ""
+    """Whose its seals and ``extra`` are, by the agent's ``protocol`` (``"anthropic"``, say); "": the request's."""
 
 
 class TextPart(_PartBase, frozen=True, tag="text"):
@@ -93,7 +95,6 @@ class UnknownPart(_PartBase, frozen=True, tag="unknown"):
     """A part in a provider's own form, passed on to that protocol as it is."""
 
     raw: Any
-    protocol: str = ""
 
 
 Part: TypeAlias = TextPart | ImagePart | ToolCallPart | ToolResultPart | ReasoningPart | RefusalPart | UnknownPart
@@ -129,6 +130,8 @@ class Request(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     """What an agent is asked. None means: not said, the agent's or the provider's default.
 
     ``schema`` is a JSON Schema that the answer must fit. ``extra`` is merged into the provider's request body as it is.
+    ``protocol`` says for which protocol (an agent's ``protocol``: ``"anthropic"``, say) its ``extra`` and its parts' own
+    forms are, where those do not say it; they are taken out when it goes to an agent of another one.
     """
 
     messages: tuple[Message, ...]
@@ -146,6 +149,7 @@ class Request(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     schema_strict: bool | None = None
     reasoning_effort: str | None = None
     extra: dict[str, Any] = msgspec.field(default_factory=dict)
+    protocol: str | None = None
 
     @property
     def prompt(self) -> str:
@@ -165,6 +169,7 @@ OPTIONS: Final = frozenset(
         "max_tokens",
         "model",
         "parallel_tool_calls",
+        "protocol",
         "reasoning_effort",
         "schema",
         "schema_name",
@@ -218,7 +223,7 @@ def with_defaults(request: Request, defaults: Mapping[str, Any]) -> Request:
     changes: dict[str, Any] = {}
     for name in Request.__struct_fields__:
         value = getattr(base, name)
-        if name != "messages" and value not in _NOTHING and getattr(request, name) in _NOTHING:
+        if name not in ("messages", "protocol") and value not in _NOTHING and getattr(request, name) in _NOTHING:
             changes[name] = value
     if len(base.messages) > 1 and all(message.role != "system" for message in request.messages):
         changes["messages"] = (base.messages[0], *request.messages)
@@ -270,6 +275,7 @@ _KINDS: Final = (
     ("schema_strict", bool, "True or False"),
     ("reasoning_effort", str, "a string, such as 'low'"),
     ("extra", dict, "a dict"),
+    ("protocol", str, "an agent's protocol, such as 'anthropic'"),
 )
 
 

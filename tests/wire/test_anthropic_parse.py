@@ -133,7 +133,7 @@ def test_what_has_no_field_of_ours_survives_beside_what_has() -> None:
 
 def test_nulls_are_absent_and_no_stream_is_no_stream() -> None:
     body = {"messages": [{"role": "user", "content": "hi"}], "stream": None, "temperature": None, "tools": None}
-    assert parse_request(body) == (Request(messages=(HI,)), False)
+    assert parse_request(body) == (Request(messages=(HI,), protocol="anthropic"), False)
 
 
 @pytest.mark.parametrize(
@@ -280,6 +280,7 @@ REQUESTS = st.builds(
     schema=st.none() | OBJECT,
     reasoning_effort=st.none() | st.sampled_from(["low", "max"]),
     extra=st.just({}) | st.just({"top_k": 1}),
+    protocol=st.just("anthropic"),
 )
 
 

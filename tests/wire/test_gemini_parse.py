@@ -73,6 +73,7 @@ def test_a_body_in_snake_case() -> None:
     assert not stream
     assert request == Request(
         model="m",
+        protocol="gemini",
         messages=(
             Message("system", (TextPart(text="be brief"),)),
             Message("user", (TextPart(text="hi"), ImagePart(data=b"\xfb\xff", media_type="image/png"))),

@@ -104,6 +104,7 @@ REQUESTS = st.builds(
     schema=st.none() | OBJECT,
     reasoning_effort=st.sampled_from([None, "none", "low", "medium", "high"]),
     extra=st.sampled_from([{}, {"safetySettings": [1]}, {"generationConfig": {"topK": 3}}, {"toolConfig": {"a": 1}}]),
+    protocol=st.just("gemini"),
 )
 
 

@@ -12,6 +12,7 @@ import openai
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from multi_agent_scheduler.errors import InvalidRequest
 from multi_agent_scheduler.request import (
@@ -312,7 +313,7 @@ class TestParse:
             "response_format": {"type": "json_object"}
         }
         assert parse_request({**base, "stream": None, "user": None, "tools": None}) == (
-            Request(messages=(Message("user", (TextPart(text="Hi"),)),)),
+            Request(messages=(Message("user", (TextPart(text="Hi"),)),), protocol="openai_chat"),
             False,
         )
         image = {"type": "image_url", "image_url": "http://a"}
@@ -494,7 +495,7 @@ def requests(draw: st.DrawFn) -> Request:
 @given(requests(), st.booleans(), st.sampled_from(["max_tokens", "max_completion_tokens"]))
 def test_a_request_comes_back_as_it_was(request: Request, stream: bool, token_field: str) -> None:
     body = build_request(request, model="m", stream=stream, token_field=token_field, reasoning_field="extra_content")
-    assert parse_request(json.loads(json.dumps(body))) == (request, stream)
+    assert parse_request(json.loads(json.dumps(body))) == (replace(request, protocol="openai_chat"), stream)
 
 
 @given(

@@ -8,6 +8,7 @@ import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from multi_agent_scheduler.errors import InvalidRequest
 from multi_agent_scheduler.request import (
@@ -39,7 +40,9 @@ def again(body: dict[str, Any]) -> dict[str, Any]:
 
 def test_a_string_is_a_user_message() -> None:
     request, stream = parse_request({"model": "m", "input": "Hi", "stream": True})
-    assert request == Request(messages=(Message("user", (TextPart(text="Hi"),)),), model="m")
+    assert request == Request(
+        messages=(Message("user", (TextPart(text="Hi"),)),), model="m", protocol="openai_responses"
+    )
     assert stream is True
     assert parse_request({"input": "Hi"})[1] is False
 
@@ -418,4 +421,5 @@ def _requests(draw: st.DrawFn) -> Request:
 @given(_requests(), st.booleans())
 @settings(max_examples=80, deadline=None)
 def test_a_request_survives_being_written_and_read(request: Request, stream: bool) -> None:
+    request = replace(request, protocol="openai_responses")
     assert parse_request(build_request(request, model="m", stream=stream)) == (request, stream)

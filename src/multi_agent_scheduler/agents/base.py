@@ -18,11 +18,12 @@ from .. import blocking
 from ..errors import AgentError, ErrorInfo, InvalidOption, agent_error
 from ..pacing import Pace, paced, singly
 from ..records import TERMINALS, CallStarted, Failed, Record, numbered
-from ..request import Message, Prompt, Request, build
+from ..request import Message, Prompt, Request, build, with_defaults
 from ..scheduling.provider import ProviderState
 from ..task import DEFAULT_TIMEOUTS, Result, Timeouts
 from ..views.summary import Summary
 from ..views.text import TextView
+from ..wire.portable import portable
 from .call import Call, Watch, outcome, timed_out
 from .context import Context, Permit
 
@@ -238,6 +239,16 @@ class LeafAgent(Agent):
 
     protocol: str | None = None
     timeouts: Timeouts | None = None
+    defaults: Mapping[str, Any] = {}
+    """Options for every call that does not say them."""
+
+    def request(self, prompt: Prompt, **options: Any) -> Request:
+        if options.get("protocol") not in (None, self.protocol):  # their extra is another's, the defaults' is ours
+            return self.adopt(super().request(prompt, **options))
+        return super().request(prompt, **{**self.defaults, **options})
+
+    def adopt(self, request: Request) -> Request:
+        return with_defaults(portable(request, self.protocol), self.defaults)
 
     def _prepare(self, request: Request) -> Any:
         """What :meth:`_open` is given: the request, or what it becomes. Raises CallerError for what cannot be sent."""
@@ -252,7 +263,7 @@ class LeafAgent(Agent):
         return None
 
     def check(self, request: Request) -> None:
-        self._prepare(request)
+        self._prepare(portable(request, self.protocol))
 
     def _model(self, request: Request) -> str | None:
         """The model that a request will reach."""
@@ -263,7 +274,7 @@ class LeafAgent(Agent):
         return limits if ctx.timeouts is None else ctx.timeouts.over(limits)
 
     async def batches(self, request: Request, ctx: Context) -> AsyncGenerator[Batch, None]:
-        prepared = self._prepare(request)
+        prepared = self._prepare(portable(request, self.protocol))
         limits = self._limits(ctx)
         whole = ctx.timeouts is not None and ctx.timeouts.total is not None  # the limit is on all Calls of the run
         began = ctx.begin() if whole else ctx.clock()

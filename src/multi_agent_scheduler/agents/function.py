@@ -14,6 +14,7 @@ from ..errors import AgentError, ErrorInfo, InvalidConfiguration, InvalidOption,
 from ..records import Completed, Record, Text
 from ..request import Prompt, Request, build
 from ..task import Timeouts
+from ..wire.portable import PROTOCOLS
 from .base import ErrorMode, LeafAgent, Source
 from .context import Context
 from .settings import check_settings
@@ -27,7 +28,7 @@ _PAUSE_SECONDS: Final = 0.005
 
 Generator: TypeAlias = Callable[..., AsyncIterator[str | Record]]
 
-_NAMES: Final = tuple(name for name in Request.__struct_fields__ if name not in ("messages", "extra"))
+_NAMES: Final = tuple(name for name in Request.__struct_fields__ if name not in ("messages", "extra", "protocol"))
 
 _GENERATOR: Final = 0x20  # the flags of a code object, as in the module inspect, which is slow to import
 _COROUTINE: Final = 0x80
@@ -72,13 +73,19 @@ class FunctionAgent(LeafAgent):
         return f"FunctionAgent({self.name})"
 
     def request(self, prompt: Prompt, **options: Any) -> Request:
-        """The options are the function's own: they travel in ``extra``, unchecked."""
+        """The options are the function's own: they travel in ``extra``, unchecked.
+
+        What was said in a provider's protocol, for that alone, is not for a function.
+        """
+        if options.get("protocol") in PROTOCOLS:
+            options = {name: value for name, value in options.items() if name not in ("protocol", "extra")}
         return msgspec.structs.replace(build(prompt, {}), extra=options)
 
     def adopt(self, request: Request) -> Request:
         """The options that were said become keywords of the function: it has no others."""
         said = {name: value for name in _NAMES if (value := getattr(request, name)) not in (None, ())}
-        return Request(messages=request.messages, extra={**said, **request.extra}) if said else request
+        extra = request.extra if request.protocol is None else {}
+        return Request(messages=request.messages, extra={**said, **extra})
 
     def _prepare(self, request: Request) -> Callable[[], Any]:
         if not self._lazy:

@@ -13,7 +13,7 @@ import msgspec
 
 from .. import __about__
 from ..errors import ErrorInfo, InvalidConfiguration, InvalidOption, agent_error
-from ..request import Prompt, Request, with_defaults
+from ..request import Request
 from ..scheduling.provider import ProviderState
 from ..task import Timeouts
 from ..wire.decoder import StreamDecoder
@@ -114,6 +114,7 @@ class HttpAgent(LeafAgent):
         self.max_concurrent = chosen.max_concurrent
         self.timeouts = chosen.timeouts
         self.errors = chosen.errors
+        self.defaults = chosen.defaults or {}
         self._settings = chosen
         self._key = self._find_key(api_key)
         self.base_url = self._find_base_url(base_url)
@@ -158,13 +159,6 @@ class HttpAgent(LeafAgent):
     def shown_url(self) -> str:
         """Where this agent asks, for people: without a query, which may hold a key."""
         return self._address.shown
-
-    def request(self, prompt: Prompt, **options: Any) -> Request:
-        defaults = self._settings.defaults
-        return super().request(prompt, **({**defaults, **options} if defaults else options))
-
-    def adopt(self, request: Request) -> Request:
-        return with_defaults(request, self._settings.defaults or {})
 
     async def aclose(self) -> None:
         await close_for(self)

@@ -21,7 +21,7 @@ import msgspec
 
 from .. import blocking
 from ..errors import ErrorInfo, InvalidConfiguration, InvalidRequest, agent_error
-from ..request import Prompt, Request, with_defaults
+from ..request import Request
 from ..task import Timeouts
 from ..wire import openai_chat
 from .base import ErrorMode, LeafAgent, Source
@@ -114,7 +114,7 @@ class LocalAgent(LeafAgent):
         self.timeouts = chosen.timeouts
         self.errors = chosen.errors
         self.max_concurrent = slots if chosen.max_concurrent is None else chosen.max_concurrent
-        self._defaults = chosen.defaults
+        self.defaults = chosen.defaults or {}
         self._given = (model_path, slots, context, threads)
         self._found: _Settings | None = None
 
@@ -142,13 +142,6 @@ class LocalAgent(LeafAgent):
         if self._found is None:
             self._found = _Settings.of(*self._given)
         return self._found
-
-    def request(self, prompt: Prompt, **options: Any) -> Request:
-        defaults = self._defaults
-        return super().request(prompt, **({**defaults, **options} if defaults else options))
-
-    def adopt(self, request: Request) -> Request:
-        return with_defaults(request, self._defaults or {})
 
     async def aclose(self) -> None:
         await close_for(self)

@@ -74,7 +74,7 @@ def parse_request(body: Mapping[str, Any]) -> tuple[Request, bool]:
         raise InvalidRequest("messages must have at least one message")
     for number, turn in enumerate(turns):
         messages += _turn(turn, f"messages[{number}]")
-    request = Request(messages=tuple(messages), extra=extra, **fields)
+    request = Request(messages=tuple(messages), extra=extra, protocol=PROTOCOL, **fields)
     return request, bool(_maybe(body, "stream", bool))
 
 

@@ -13,6 +13,7 @@ from typing import Any, Final
 from ...errors import InvalidRequest
 from ...request import Message, Request, Role, TextPart, Tool, ToolResultPart, UnknownPart
 from .fields import Fields, camel_keys, listed, mapping
+from .finish import PROTOCOL
 from .parts import PartReader
 from .schemas import to_json_schema
 from .thinking import read_effort
@@ -50,7 +51,7 @@ def parse_request(body: Mapping[str, Any], *, model: str | None = None, stream: 
     _config(fields.take("generationConfig"), options, extra)
     _choice(fields.take("toolConfig"), options, extra)
     extra.update(fields.rest())
-    return Request(**options, extra=extra), stream
+    return Request(**options, extra=extra, protocol=PROTOCOL), stream
 
 
 def _system(system: Any) -> Message:
@@ -102,8 +103,7 @@ def _declaration(declaration: Any, path: str) -> Tool:
     name = fields.take_str("name")
     if not name:
         raise InvalidRequest(f"{path}.name must be a non-empty string")
-    if not fields.names() <= _DECLARED:
-        return Tool(name=name, raw={"functionDeclarations": [declaration]})
+    strange = not fields.names() <= _DECLARED
     own = fields.take("parameters")
     schema = fields.take("parametersJsonSchema")
     if schema is None and own is not None:
@@ -112,6 +112,7 @@ def _declaration(declaration: Any, path: str) -> Tool:
         name=name,
         description=fields.take_str("description"),
         parameters=None if schema is None else dict(mapping(schema, f"{path}.parametersJsonSchema")),
+        raw={"functionDeclarations": [declaration]} if strange else None,
     )
 
 

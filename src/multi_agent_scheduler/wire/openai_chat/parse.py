@@ -16,6 +16,7 @@ from ...errors import InvalidRequest
 from ...request import Message, Request, Tool
 from .build import DEFAULT_SCHEMA_NAME
 from .fields import Fields
+from .finish import PROTOCOL
 from .turn import parse_message
 
 __all__ = ["parse_request", "wants_usage"]
@@ -71,6 +72,7 @@ def parse_request(body: Mapping[str, Any]) -> tuple[Request, bool]:
         schema_strict=strict,
         reasoning_effort=fields.text("reasoning_effort"),
         extra=extra,
+        protocol=PROTOCOL,
     )
     return request, bool(fields.flag("stream"))
 

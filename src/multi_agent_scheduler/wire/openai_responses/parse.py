@@ -79,7 +79,7 @@ def parse_request(body: Mapping[str, Any]) -> tuple[Request, bool]:
     _tool_choice(extra, fields)
     _text(extra, fields)
     _reasoning(extra, fields)
-    return Request(**fields, extra=extra), bool(stream)
+    return Request(**fields, extra=extra, protocol=PROTOCOL), bool(stream)
 
 
 def _wrong(path: str, expected: str, value: Any) -> InvalidRequest:
