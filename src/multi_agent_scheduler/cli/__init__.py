@@ -161,6 +161,8 @@ def _parser() -> argparse.ArgumentParser:
     _add_streams(commands)
     _add_watch(commands)
     _add_cancel(commands)
+    _add_serve(commands)
+    _add_keys(commands)
     _add_doctor(commands)
     _add_demo(commands)
     return parser
@@ -300,6 +302,66 @@ def _add_cancel(commands: argparse._SubParsersAction[_Parser]) -> None:
         return command.cancel(parsed)
 
     cancel.set_defaults(command=run)
+
+
+def _add_serve(commands: argparse._SubParsersAction[_Parser]) -> None:
+    serve = commands.add_parser(
+        "serve",
+        help="the agents behind HTTP, for browsers and programs",
+        description="Serve the agents over HTTP: the OpenAI, Anthropic and AI SDK protocols, and a native API whose "
+        "streams can be left and come back to. On this machine alone, unless there are keys (mas keys).",
+        allow_abbrev=False,
+    )
+    serve.add_argument("--host", metavar="NAME", help="where to listen; default: 127.0.0.1, or [server] of mas.toml")
+    serve.add_argument("--port", type=_port, metavar="N", help="default: 8000; 0 takes a free one, and says which")
+    serve.add_argument("--store", metavar="URL", help=_STORE_HELP)
+    serve.add_argument("--config", metavar="FILE", help=_CONFIG_HELP)
+
+    def run(parsed: argparse.Namespace) -> int:
+        from . import serve as command
+
+        return command.run(parsed)
+
+    serve.set_defaults(command=run)
+
+
+def _add_keys(commands: argparse._SubParsersAction[_Parser]) -> None:
+    keys = commands.add_parser(
+        "keys",
+        help="make, list and revoke the keys of mas serve",
+        description="Make, list and revoke the keys of mas serve. A server that runs takes note at once.",
+        allow_abbrev=False,
+    )
+    actions = keys.add_subparsers(title="actions", metavar="ACTION", required=True)
+    create = actions.add_parser("create", help="make a key, and print it once, alone, on stdout", allow_abbrev=False)
+    create.add_argument("name", metavar="NAME", help="what to call it")
+    create.add_argument("--owner", metavar="NAME", help="whose streams it makes and reads; default: its own name")
+    create.add_argument("--requests-per-minute", type=_positive, metavar="N", help="the most that it may start")
+    create.add_argument("--tokens-per-minute", type=_positive, metavar="N", help="the most that it may use")
+    create.add_argument("--cost", type=float, metavar="USD", help="the most that it may spend, in US dollars")
+    create.add_argument("--streams", type=_positive, metavar="N", help="the most that it may read at once")
+    create.add_argument("--pace", metavar="PACE", help="no faster than this for its readers: 50/s, 50 tokens/s")
+    listing = actions.add_parser("list", help="the keys there are, without the keys themselves", allow_abbrev=False)
+    revoke = actions.add_parser("revoke", help="make a key worthless", allow_abbrev=False)
+    revoke.add_argument("name", metavar="NAME", help="as mas keys list names it")
+    for parser, action in ((create, "create"), (listing, "list_all"), (revoke, "revoke")):
+        parser.add_argument("--store", metavar="URL", help=_STORE_HELP)
+        parser.add_argument("--config", metavar="FILE", help=_CONFIG_HELP)
+
+        def run(parsed: argparse.Namespace, action: str = action) -> int:
+            from . import keys as command
+
+            code: int = getattr(command, action)(parsed)
+            return code
+
+        parser.set_defaults(command=run)
+
+
+def _port(text: str) -> int:
+    number = _not_negative(text)
+    if number > 65535:
+        raise argparse.ArgumentTypeError(f"it must be a whole number from 0 to 65535, not {text!r}")
+    return number
 
 
 def _positive(text: str) -> int:

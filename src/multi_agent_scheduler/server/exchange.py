@@ -10,6 +10,7 @@ from urllib.parse import parse_qsl
 
 import msgspec
 
+from ..scheduling.budget import Budget
 from .access import NOBODY
 from .face import Answer, Headers
 from .problem import Problem
@@ -123,6 +124,9 @@ class Exchange:
 
     def spend(self) -> None:
         """Count a request that starts something. Raises Problem 429 if the key may start no more now."""
+        key = self.caller.key
+        if key is not None and key.limits.cost is not None:
+            self.server.scheduler.set_budget(key.owner, Budget(cost=key.limits.cost))
         self.caller.quota.take(asyncio.get_running_loop().time())
 
     # --- reading --------------------------------------------------------------------------------------------------
