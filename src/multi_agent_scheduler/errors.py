@@ -54,6 +54,7 @@ __all__ = [
     "StreamExists",
     "StreamNotFound",
     "StreamReset",
+    "Suspended",
     "UnknownAgent",
     "UnknownDependency",
     "WrongLoop",
@@ -305,6 +306,10 @@ class StoreError(SchedulerError):
 
 class StoreClosed(StoreError):
     """The store is closed, or stopped after a failed commit."""
+
+
+class Suspended(StoreClosed):
+    """The scheduler has let go of the stream before its end: a later process goes on with it (``resume()``)."""
 
 
 class StreamNotFound(StoreError):

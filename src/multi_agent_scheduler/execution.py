@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from .agents.base import estimate_tokens
-from .errors import ErrorInfo, InvalidOption, PlanError, StreamExists
+from .errors import ErrorInfo, InvalidOption, PlanError, StreamExists, Suspended
 from .gate import Gate, SchedulerContext
 from .notices import Notified, SkipNotices
 from .plans import Host, PlanRun
@@ -64,6 +64,7 @@ class Execution(Host):
         self._runs: dict[str, Run] = {}
         self._plans: dict[str, PlanRun] = {}  # by plan id
         self._accepting: set[str] = set()  # streams that the store is being given
+        self._suspended = False
 
     # --- accepting ------------------------------------------------------------------------------------------------
 
@@ -245,7 +246,10 @@ class Execution(Host):
         return left
 
     def _enqueue(self, run: Run, task: Task) -> None:
-        if self._slots.ask(run.stream_id, task.priority, self.clock()):
+        if self._suspended:
+            run.suspend()
+            self._over(run)
+        elif self._slots.ask(run.stream_id, task.priority, self.clock()):
             run.start(self._over, self._free)
 
     def _free(self) -> None:
@@ -324,6 +328,18 @@ class Execution(Host):
         """Return when nothing runs or waits to run."""
         while self._runs:
             await asyncio.wait([run.over for run in self._runs.values()])
+
+    async def suspend(self) -> None:
+        """Let go of everything, as a crash would, and wait until all providers are closed."""
+        self._suspended = True
+        for running in list(self._plans.values()):
+            running.broken(Suspended(f"the plan {running.plan_id!r} was let go of before its end"))
+        for run in list(self._runs.values()):
+            if run.state == "waiting":
+                self._slots.leave(run.stream_id)
+                self._over(run)
+            run.suspend()
+        await self.wait_idle()
 
     async def aclose(self) -> None:
         """Stop everything and wait until it has ended."""

@@ -94,6 +94,9 @@ class Notices(Watcher):
             }
             self._bus.emit(name, about)
 
+    def broken(self, run: Run) -> None:  # noqa: ARG002
+        self._metrics.gauge("streams.active").dec()
+
     def _about(self, run: Run) -> dict[str, Any]:
         return {
             "task_id": self._task.id,

@@ -169,6 +169,8 @@ class PlanRun:
 
     def ended(self, task_id: str, result: Result) -> None:
         """A task's terminal is in its log."""
+        if self._finished.done():  # the plan is broken: nothing more of it begins
+            return
         now = self._now()
         start = self._starts.get(task_id, now)
         first = None if result.ttft is None else start + result.ttft

@@ -9,8 +9,11 @@ waiting           :meth:`Run.start`                                starting: the
 starting          claimed                                          running
 running           :meth:`Run.stop`                                 stopping: the provider is being closed
 waiting, starting :meth:`Run.stop`                                 (the same) the stop is in the store, and is found
+waiting           :meth:`Run.suspend`                              broken
+starting, running :meth:`Run.suspend`                              suspending: the provider is being closed
 running, stopping the terminal is in the log                       ended: plans go on, the slot is free
 ended             the terminal is kept for good                    over: events and metrics, then the last dict
+suspending        the provider is closed, the stream queued again  broken
 any               the store gives up, or the loop goes down        broken
 ================= ================================================ ======================================
 """
@@ -25,7 +28,7 @@ from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
 import msgspec
 
-from .errors import CallerError, ErrorInfo, LogFull, StoreError
+from .errors import CallerError, ErrorInfo, LogFull, StoreError, Suspended
 from .records import TERMINALS, CallEnded, Cancelled, Failed, Interrupted, Record, Reset, Terminal
 from .views.summary import Summary
 
@@ -46,7 +49,7 @@ _log = logging.getLogger(__name__)
 _ENDED: Final = "the run was ended from outside"
 _NOTHING: Final = Summary()  # of a run that has not started
 
-RunState: TypeAlias = Literal["waiting", "starting", "running", "stopping", "ended", "over", "broken"]
+RunState: TypeAlias = Literal["waiting", "starting", "running", "stopping", "suspending", "ended", "over", "broken"]
 
 
 class Watcher:
@@ -60,6 +63,9 @@ class Watcher:
 
     def ended(self, run: Run, result: Result) -> None:
         """The terminal is kept for good; nobody has been given the result yet."""
+
+    def broken(self, run: Run) -> None:
+        """The run is broken, or was suspended: it had been claimed, and there will be no result."""
 
 
 class Kit(msgspec.Struct):
@@ -131,7 +137,7 @@ class Run:
         def done(task: asyncio.Task[None]) -> None:
             error = None if task.cancelled() else task.exception()
             if self.state != "over":
-                self._broken(error)
+                self._broken(error, suspended=self.state == "suspending")
             over(self)
             self.over.set_result(None)
 
@@ -160,10 +166,19 @@ class Run:
             self._task.cancel()
         return first
 
+    def suspend(self) -> None:
+        """Let go of the stream before its end: close the provider, write no terminal, have the stream queued again."""
+        if self.state == "waiting":
+            self._broken(None, suspended=True)
+            self.over.set_result(None)
+        elif self.state in ("starting", "running") and self._task is not None:
+            self.state = "suspending"
+            self._task.cancel()
+
     async def wait(self) -> Result:
         """The result, once it is kept for good. Cancelling the one who waits changes nothing for the run.
 
-        Raises what broke the run: StoreError, if the store gave up.
+        Raises what broke the run: StoreError, if the store gave up, and Suspended.
         """
         if self.state not in ("over", "broken"):
             await asyncio.wait({self.over})
@@ -180,7 +195,11 @@ class Run:
         return self._kit
 
     async def _execute(self) -> None:
-        self._lease = await self._store.claim(self.stream_id)
+        lease = await self._store.claim(self.stream_id)
+        if self.state == "suspending":  # and the store was quicker than the cancellation
+            self._store.expire(self.stream_id)
+            raise asyncio.CancelledError
+        self._lease = lease
         kit = self._kit = self._equip(self)  # behind the claim: what an earlier run wrote can be read by now
         self.summary = Summary()
         self.state = "running"
@@ -199,6 +218,9 @@ class Run:
             if not self._resumed(kit):
                 await self._drain(kit)
         except asyncio.CancelledError:
+            if self.state == "suspending":
+                self._store.expire(self.stream_id)
+                raise
             if self.state == "stopping":
                 self._finish((), self._stopped())
             elif self.result is None:  # nobody asked to stop this stream: the loop is going down under it
@@ -248,6 +270,8 @@ class Run:
                     batch = _moved(batch, before)
                 over_budget = None if spending is None else spending.feed(batch)
                 terminal = batch[-1]
+                if self.state == "suspending":  # the agent took no notice of being cancelled: leaving closes it
+                    raise asyncio.CancelledError
                 if isinstance(terminal, TERMINALS):
                     self._finish(batch[:-1], self._stopped() if self.state == "stopping" else terminal)
                     return
@@ -315,11 +339,15 @@ class Run:
             task.uncancel()
         return not task.cancelling()
 
-    def _broken(self, error: BaseException | None) -> None:
+    def _broken(self, error: BaseException | None, *, suspended: bool = False) -> None:
         if error is not None:
             _log.error("stream %s could not be finished", self.stream_id, exc_info=error)
+        elif suspended:
+            error = Suspended(f"the stream {self.stream_id!r} was let go of before its end: resume() goes on with it")
         self.failure = error or StoreError(f"the stream {self.stream_id!r} ended without a result")
         self.state = "broken"
+        if self._kit is not None:
+            self._kit.watcher.broken(self)
         self._give_back()
         if self.plan is not None:
             self.plan.broken(self.failure)

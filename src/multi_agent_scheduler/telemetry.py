@@ -161,8 +161,6 @@ class _Traced(Watcher):
         self._below = set_span_in_context(self._span)
         self._context.trace = {**_without_trace(self._context.trace), **_fields(self._below)}
         self._tell_request(self._span)
-        # A run that ends without a result (its store is gone, say) owes its spans their ends all the same.
-        run.over.add_done_callback(lambda _: self._close())
         self._inner.started(run)
 
     def batch(self, run: Run, records: Sequence[Record], now: float) -> None:
@@ -191,6 +189,10 @@ class _Traced(Watcher):
                 self._tell_answer(span, result)
         self._close()
         self._inner.ended(run, result)
+
+    def broken(self, run: Run) -> None:
+        self._close()
+        self._inner.broken(run)
 
     def _close(self) -> None:
         for call in self._calls.values():
