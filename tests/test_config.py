@@ -420,6 +420,10 @@ def test_without_tables_of_agents_they_are_what_the_environment_offers(toml: Pat
         ('[prices."m-1.5"]\ninput = 1', r'\[prices."m-1.5"\]: .*missing required field `output` \(line 4\)'),
         ("[prices.m]\ninput = -1\noutput = 1", r"\[prices.m\]: price: input must be dollars .*, not -1.* \(line 5\)"),
         ("[agents.x]\ntype = 'claude'\nmodle = 3", None),
+        (
+            "[agents.x]\ntype = 'race'\nagents = ['a']\n[limits.x]\nconcurrency = 1",
+            r"\[limits.x\]: x is an agent of agents: limit those that it asks \(a\) \(line 7\)",
+        ),
     ],
 )
 def test_a_mistake_in_another_table_is_named(toml: Path, text: str, message: str | None) -> None:

@@ -7,6 +7,7 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final
+from weakref import WeakKeyDictionary
 
 import msgspec
 
@@ -49,8 +50,25 @@ class Gate:
         self._admission = Admission(task_types=task_types, weights=weights)
         self._limits = dict(limits or {})
         self._slots: dict[str, int | None] = {}  # of the agents that have asked: their max_concurrent, as it was then
+        self._places: WeakKeyDictionary[Agent, str] = WeakKeyDictionary()
         self._waiting: dict[Ticket, asyncio.Future[None]] = {}
         self._timer: asyncio.TimerHandle | None = None
+
+    def place_of(self, agent: Agent, names: Mapping[int, str]) -> str:
+        """What an agent's limits go by: its name in the scheduler (``names``, by identity), or one of its own.
+
+        An agent has one place wherever it is used. Members of composites that the scheduler does not name may have the
+        same name, each a ``ClaudeAgent()``, and are still limited each by itself.
+        """
+        place = names.get(id(agent)) or self._places.get(agent)
+        if place is None:
+            taken, number = {*names.values(), *self._places.values()}, 1
+            place = agent.name
+            while place in taken:
+                number += 1
+                place = f"{agent.name}#{number}"
+            self._places[agent] = place
+        return place
 
     async def admit(self, ticket: Ticket, slots: int | None) -> Permit:
         """Wait until the Call may be made; ``slots`` is the agent's own limit, where the scheduler's says none.
@@ -187,7 +205,7 @@ class SchedulerContext(Context):
 
     async def permit(self, agent: Agent, estimate: int) -> Permit:
         ticket = Ticket(
-            self.name_of(agent),
+            self._gate.place_of(agent, self._names),
             task_type=self._task.task_type,
             key=self._key,
             priority=self._task.priority,

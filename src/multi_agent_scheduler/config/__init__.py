@@ -142,7 +142,13 @@ def _check_names(configuration: Configuration, document: Document) -> None:
     if default is not None:
         places.append((default, (), "default_agent"))
     places += [(name, ("task_types", kind), "agent") for kind, name in configuration.routes.items()]
-    places += [(name, ("limits", name), None) for name in configuration.limits]
+    for name in configuration.limits:
+        places.append((name, ("limits", name), None))
+        if name in known and known[name].members:
+            members = ", ".join(member.name for member in known[name].members)
+            raise document.mistake(
+                f"{name} is an agent of agents: limit those that it asks ({members})", "limits", name
+            )
     for name, table, key in places:
         if name not in known:
             problem = f"there is no agent {name!r}; the agents are {', '.join(sorted(known)) or '(none)'}"
