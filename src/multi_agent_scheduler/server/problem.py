@@ -62,6 +62,8 @@ class Problem(Exception):
         return ErrorInfo(self.code, self.detail, status=self.status, retryable=self.status in (408, 429, 503))
 
 
+_LONGEST: Final = 1000  # characters
+
 _STATUSES: Final[tuple[tuple[type[SchedulerError], int], ...]] = (
     (StreamNotFound, 404),
     (CursorError, 400),
@@ -73,9 +75,14 @@ _STATUSES: Final[tuple[tuple[type[SchedulerError], int], ...]] = (
 
 
 def problem_of(error: SchedulerError) -> Problem:
-    """The problem for one of this package's errors; a caller's mistake is told as it is."""
+    """The problem for one of this package's errors; a caller's mistake is told as it is, but for what is too long."""
     for kind, status in _STATUSES:
         if isinstance(error, kind):
-            detail = str(error) if status < 500 else "the store cannot do its work at the moment"
+            detail = _bounded(str(error)) if status < 500 else "the store cannot do its work at the moment"
             return Problem(status, detail, headers=() if status < 500 else ((b"retry-after", b"1"),))
     return Problem(500, "this is a bug of the server: its log has the details")
+
+
+def _bounded(sentence: str) -> str:
+    """An error that shows a value shows all of it, which may be megabytes of what a client sent."""
+    return sentence if len(sentence) <= _LONGEST else f"{sentence[:_LONGEST]} ..."

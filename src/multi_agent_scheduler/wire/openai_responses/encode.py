@@ -40,7 +40,7 @@ from ...records import (
 from .answer import json_text
 from .frames import CallItem, Content, ItemBase, MessageItem, ReasoningItem, WholeItem, json_bytes
 from .outcome import PROTOCOL, write_outcome, write_usage
-from .spoken import DONE, text_of
+from .spoken import DELTAS, DONE, text_of
 
 __all__ = ["Encoder", "body"]
 
@@ -305,7 +305,8 @@ class Encoder:
         elif part is None:
             self._send(kind, {key: value for key, value in raw.items() if key != "type"})
         elif kind == "response.content_part.done":
-            self._message().unknown(raw.get("part"))
+            if isinstance(raw.get("part"), dict):
+                self._message().unknown(raw["part"])
         elif "." in kind:
             self._hosted_event(kind, raw, part)
         elif kind == "message":
@@ -323,14 +324,15 @@ class Encoder:
         """
         content = self._contents.get(part)
         item = self._by_part.get(part)
-        if content is not None:
+        lane, _ = DELTAS[f"{kind.rpartition('.')[0]}.delta"]
+        if content is not None and content.kind == lane:
             where = content.place
-        elif isinstance(item, CallItem):
+        elif isinstance(item, CallItem) and item.kind == lane:
             where = item.place
-        elif "text" in kind and "reasoning" not in kind:
+        elif lane == "text":
             where = self._content(part, "text").place
         else:
-            return  # of a call that has not begun: it will come whole
+            return  # of something that has not begun: it will come whole
         fields = {key: value for key, value in raw.items() if key != "type"}
         if kind.endswith(".delta"):
             if text_of(fields.get("delta")) is not None:

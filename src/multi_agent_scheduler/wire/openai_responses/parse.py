@@ -213,6 +213,8 @@ def _whole_message(item: dict[str, Any], role: str, turns: _Turns) -> None:
 def _content(part: Any, path: str) -> Part:
     _typed(part, (dict,), path)
     kind = part.get("type")
+    if not isinstance(kind, str):
+        raise InvalidRequest(f"{path}.type: must be the type of a part, not {kind!r}")
     if kind in _TEXTS:
         rest = {key: value for key, value in part.items() if key not in ("type", "text") and value not in (None, [])}
         return TextPart(text=_field(part, "text", path), extra=rest or None)
@@ -221,8 +223,6 @@ def _content(part: Any, path: str) -> Part:
         return RefusalPart(text=_field(part, "refusal", path), extra=rest or None)
     if kind == "input_image" and part.get("image_url") is not None:
         return _image(part, path)
-    if not isinstance(kind, str):
-        raise InvalidRequest(f"{path}.type: must be the type of a part, not {kind!r}")
     return UnknownPart(raw=part, protocol=PROTOCOL)
 
 
