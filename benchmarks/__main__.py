@@ -15,6 +15,7 @@ from typing import Any, Final
 
 from .figures import Report, shown
 from .first_chunk import first_chunk
+from .hedge import hedge
 from .imports import imports
 from .local_model import guide, local
 from .memory import memory
@@ -30,6 +31,7 @@ _BENCHMARKS: Final[dict[str, Callable[[Setting], Report]]] = {
     "anthropic": anthropic,
     "responses": responses,
     "first-chunk": first_chunk,
+    "hedge": hedge,
     "memory": memory,
     "import": imports,
     "store": store,
