@@ -76,8 +76,8 @@ async def test_an_agent_that_is_no_more_fails_its_tasks(shown: pytest.CaptureFix
     assert (await states(folder / "mas.db"))["page"] == "skipped"
 
 
-async def test_control_c_cancels_what_goes_on(folder: Path) -> None:
-    async with Provider(hangs(), hangs()) as provider:
+async def test_control_c_leaves_what_goes_on_to_the_next(shown: pytest.CaptureFixture[bytes], folder: Path) -> None:
+    async with Provider(hangs(), hangs(), answer(chat("Bees fly")), answer(chat("A page"))) as provider:
         write(provider)
         await killed(folder)
         async with process("resume", *STORE, cwd=folder) as started:
@@ -85,9 +85,10 @@ async def test_control_c_cancels_what_goes_on(folder: Path) -> None:
                 await asyncio.sleep(0.01)
             os.killpg(started.pid, signal.SIGINT)
             out, err = await asyncio.wait_for(started.communicate(), 20)
-    assert (started.returncode, err) == (130, b"")
-    assert b"\nfacts: cancelled" in out
-    assert (await states(folder / "mas.db"))["facts"] == "cancelled"
+        assert (started.returncode, err) == (130, b"")
+        assert b"\nfacts: not finished; mas resume goes on with it\n" in out
+        assert (await mas(shown, "resume", *STORE)).code == 0
+    assert await states(folder / "mas.db") == {"facts": "completed", "page": "completed"}
 
 
 async def test_nothing_is_left_after_a_whole_run(shown: pytest.CaptureFixture[bytes]) -> None:

@@ -7,6 +7,7 @@ import json
 import os
 import re
 import signal
+import time
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from multi_agent_scheduler.cli import place
 from multi_agent_scheduler.cli.board import LiveBoard, TaskLane
 from multi_agent_scheduler.store.reader import SQLiteReader
 from tests.agents.server import Provider, Script, answer, chat, chat_event, chunk, head
-from tests.cli.commands import Terminal, agent_table, mas, process
+from tests.cli.commands import Done, Terminal, agent_table, mas, process
 
 PLAN = {
     "tasks": [
@@ -169,22 +170,54 @@ async def test_an_agent_without_its_key_is_said_before_anything_runs(
     assert await mas(shown, "run", "plan.json") == (1, b"", "mas: c: set ANTHROPIC_API_KEY\n")
 
 
-async def test_control_c_cancels_what_runs_and_what_waits(folder: Path) -> None:
+async def interrupted(provider: Provider, folder: Path, *arguments: str, until: bytes) -> Done:
+    """A run that gets Ctrl-C once it has written something; its provider is closed at once."""
+    async with process("run", "plan.json", *arguments, cwd=folder) as started:
+        assert started.stdout is not None
+        while until not in await asyncio.wait_for(started.stdout.readline(), 20):
+            pass
+        os.killpg(started.pid, signal.SIGINT)
+        began = time.monotonic()
+        await asyncio.wait_for(provider.peers[-1].closed.wait(), 10)
+        seconds = time.monotonic() - began
+        out, err = await asyncio.wait_for(started.communicate(), 20)
+    assert seconds < 1, "the machine may be busy; alone it takes a few milliseconds"
+    assert started.returncode is not None
+    return Done(started.returncode, out, err.decode())
+
+
+async def test_control_c_leaves_what_has_not_ended_to_resume(shown: pytest.CaptureFixture[bytes], folder: Path) -> None:
+    async with Provider(FACTS, hangs(), PAGE) as provider:
+        write(provider)
+        done = await interrupted(provider, folder, "--store", "sqlite:///mas.db", until=b"[page] Hello")
+        assert done.code == 130
+        assert done.err == "mas: stopped; mas resume goes on with the tasks that have not ended (1)\n"
+        assert re.search(rb"\npage +a .* not finished\n", done.out)
+        assert b"1 of 2 succeeded" in done.out
+        assert await states(folder / "mas.db") == {"facts": "completed", "page": "queued"}
+        resumed = await mas(shown, "resume", "--store", "sqlite:///mas.db")
+    assert (resumed.code, resumed.err) == (0, "")
+    assert b"page: completed (stop)" in resumed.out
+    assert await states(folder / "mas.db") == {"facts": "completed", "page": "completed"}
+
+
+async def test_control_c_ends_the_lines_of_records(folder: Path) -> None:
+    async with Provider(FACTS, hangs()) as provider:
+        write(provider)
+        store = ("--store", "sqlite:///mas.db", "--format", "records")
+        done = await interrupted(provider, folder, *store, until=b'"text":"Hello')
+    assert done.code == 130
+    assert done.err.splitlines()[-1] == "mas: stopped; mas resume goes on with the tasks that have not ended (1)"
+    for line in done.out.splitlines():
+        json.loads(line)
+
+
+async def test_control_c_with_streams_in_memory_just_stops(folder: Path) -> None:
     async with Provider(hangs()) as provider:
         write(provider)
-        async with process("run", "plan.json", "--store", "sqlite:///mas.db", cwd=folder) as started:
-            assert started.stdout is not None
-            while (await asyncio.wait_for(started.stdout.readline(), 20)) != b"[facts] Hello\n":
-                pass
-            os.killpg(started.pid, signal.SIGINT)
-            out, err = await asyncio.wait_for(started.communicate(), 20)
-        await asyncio.wait_for(provider.peers[0].closed.wait(), 10)
-    assert (started.returncode, err) == (130, b"")
-    assert b"facts: cancelled" in out
-    assert b"0 of 2 succeeded" in out
-    found = await states(folder / "mas.db")
-    assert found["facts"] == "cancelled"
-    assert found["page"] in ("skipped", "cancelled")
+        done = await interrupted(provider, folder, "--store", "memory://", until=b"[facts] Hello")
+    assert (done.code, done.err) == (130, "")
+    assert b"0 of 2 succeeded" in done.out
 
 
 async def test_on_a_terminal_each_task_has_a_line_and_the_table_stays(folder: Path) -> None:

@@ -52,7 +52,7 @@ A plan has tasks, each with an id and a prompt (sent as it is) or a template (${
       template: "Write a page from these facts: ${facts}"
       depends_on: [facts]
 
-Ctrl-C stops every task. A run that died is another matter: mas resume goes on with that.
+Ctrl-C stops it, and closes every provider; mas resume goes on with what had not ended, as after a run that died.
 """
 _STORE_HELP: Final = "sqlite:///FILE; default: $MAS_STORE, the store of mas.toml, or mas.db in your data folder"
 _ID_HELP: Final = "of a stream, as mas streams lists them; its first characters are enough, at least 6"
@@ -230,9 +230,9 @@ def _add_run(commands: argparse._SubParsersAction[_Parser]) -> None:
 def _add_resume(commands: argparse._SubParsersAction[_Parser]) -> None:
     resume = commands.add_parser(
         "resume",
-        help="go on with what a run that died has left",
-        description="Go on with what a run that died has left: what had said nothing runs as if nothing had been, a "
-        "task of a plan that had said something begins again, any other ends as interrupted.",
+        help="go on with what a run that died or was stopped has left",
+        description="Go on with what a run that died or was stopped has left: what had said nothing runs as if nothing "
+        "had been, a task of a plan that had said something begins again, any other ends as interrupted.",
         allow_abbrev=False,
     )
     resume.add_argument("--store", metavar="URL", help=_STORE_HELP)

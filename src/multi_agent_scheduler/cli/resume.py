@@ -7,6 +7,7 @@ import asyncio
 from collections.abc import Sequence
 
 from ..agents.base import Agent
+from ..config import Configuration
 from ..scheduler import MultiAgentScheduler
 from ..store import SQLiteStore, Store
 from ..store.core import StreamInfo
@@ -16,7 +17,7 @@ from ..task import Result
 from ..telemetry import Telemetry
 from ..views.summary import Summary
 from . import choice, place
-from .run import PATIENCE, stop_all
+from .run import until_stopped
 from .stopping import Stopping
 from .terminal import one_line, printable, say
 
@@ -37,45 +38,46 @@ async def _resume(store: SQLiteStore, config: str | None) -> int:
         if not left:
             say(f"Nothing is left to go on with in {store.path}.")
             return 0
-        agents = _agents(store, left, config)
-        return await _go_on(store, agents, left)
+        said = choice.configuration(config)
+        agents = _agents(store, left, said)
+        scheduler = MultiAgentScheduler(
+            agents, store=store, telemetry=Telemetry.from_environment(), **choice.limited(said, agents)
+        )
+        return await _go_on(store, scheduler, left)
     finally:
         await store.aclose()
 
 
-def _agents(store: Store, left: Sequence[StreamInfo], config: str | None) -> dict[str, Agent]:
+def _agents(store: Store, left: Sequence[StreamInfo], said: Configuration) -> dict[str, Agent]:
     """The agents that the tasks were given to, as far as there still are such; at least one, as a scheduler needs."""
-    offers = choice.available(config)
     names = [unpack(store.body(info.stream_id)).agent for info in left]
-    known = [name for name in dict.fromkeys(names) if name in offers]
-    return choice.made(offers, known or [choice.chosen(offers, None).name])
+    known = [name for name in dict.fromkeys(names) if name in said.agents]
+    return choice.made(said.agents, known or [choice.chosen(said.agents, said.default_agent).name])
 
 
-async def _go_on(store: Store, agents: dict[str, Agent], left: Sequence[StreamInfo]) -> int:
-    patience, results = asyncio.timeout(None), list[Result]()
+async def _go_on(store: Store, scheduler: MultiAgentScheduler, left: Sequence[StreamInfo]) -> int:
+    succeeded = 0
     with Stopping() as stopping:
-        async with MultiAgentScheduler(agents, store=store, telemetry=Telemetry.from_environment()) as scheduler:
-
-            def stop(reason: str) -> None:
-                stop_all(store, reason)
-                patience.reschedule(asyncio.get_running_loop().time() + PATIENCE)
-
+        async with scheduler:
             for info in left:
                 say(f"{one_line(info.task_id)}: goes on (stream {info.stream_id})")
             await scheduler.resume()
-            stopping.then(stop)
-            try:
-                async with patience:
-                    await scheduler.wait_idle()
-                    await store.settled()
-            except TimeoutError:
-                stopping.leave()
+            await until_stopped(_drained(scheduler, store), scheduler, stopping)
             for info in left:
-                results.append(_result(store, info))
-                say(_ended(info, results[-1]))
+                if store.info(info.stream_id).ended:
+                    result = _result(store, info)
+                    succeeded += result.success
+                    say(_ended(info, result))
+                else:
+                    say(f"{one_line(info.task_id)}: not finished; mas resume goes on with it")
         if stopping.signal is not None:
             stopping.leave()
-    return 0 if all(result.success for result in results) else 1
+    return 0 if succeeded == len(left) else 1
+
+
+async def _drained(scheduler: MultiAgentScheduler, store: Store) -> None:
+    await scheduler.wait_idle()
+    await store.settled()
 
 
 def _result(store: Store, info: StreamInfo) -> Result:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import argparse
 import asyncio
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Coroutine, Sequence
 from pathlib import Path
 from typing import Final
 
+from ..errors import StoreClosed
 from ..events import EventBus
 from ..planfile import read_plan
 from ..scheduler import MultiAgentScheduler
@@ -21,10 +22,10 @@ from .stopping import Stopping
 from .telling import Telling, telling
 from .terminal import complain
 
-__all__ = ["ACTIVE", "PATIENCE", "run", "stop_all"]
+__all__ = ["ACTIVE", "run", "until_stopped"]
 
 ACTIVE: Final = ("queued", "running")
-PATIENCE: Final = 5.0  # seconds that tasks have, after a stop, to end in order
+_PATIENCE: Final = 5.0  # seconds that agents have, after a stop, to close their providers
 
 
 def run(parsed: argparse.Namespace) -> int:
@@ -46,31 +47,36 @@ def run(parsed: argparse.Namespace) -> int:
 
 async def _run(scheduler: MultiAgentScheduler, tasks: Sequence[Task], store: Store, told: Telling) -> int:
     began = time.monotonic()
-    patience, loop = asyncio.timeout(None), asyncio.get_running_loop()
     with Stopping(restore=told.restore) as stopping:
         async with scheduler:
-            others = {info.stream_id for info in store.streams(states=ACTIVE)}
+            others = len(store.streams(states=ACTIVE))
             if others:
-                complain(f"tasks of earlier runs have not ended ({len(others)}): mas resume goes on with them")
-
-            def stop(reason: str) -> None:
-                stop_all(store, reason, others)
-                patience.reschedule(loop.time() + PATIENCE)
-
-            stopping.then(stop)
-            try:
-                async with patience:
-                    await told.play(scheduler, tasks)
-            except TimeoutError:
-                stopping.leave()
-        _, succeeded = told.sum_up(time.monotonic() - began)
+                complain(f"tasks of earlier runs have not ended ({others}): mas resume goes on with them")
+            await until_stopped(told.play(scheduler, tasks), scheduler, stopping)
+        ended, succeeded = told.sum_up(time.monotonic() - began)
         if stopping.signal is not None:
+            if store.durable and ended < len(tasks):
+                complain(f"stopped; mas resume goes on with the tasks that have not ended ({len(tasks) - ended})")
             stopping.leave()
     return 0 if succeeded == len(tasks) else 1
 
 
-def stop_all(store: Store, reason: str, others: Collection[str] = ()) -> None:
-    """Stop every stream of a store that has not ended, but for ``others``."""
-    for info in store.streams(states=ACTIVE):
-        if info.stream_id not in others:
-            (store.on_cancel or store.cancel)(info.stream_id, reason)
+async def until_stopped(work: Coroutine[None, None, None], scheduler: MultiAgentScheduler, stopping: Stopping) -> None:
+    """Do the work to its end, or until a signal comes: then what has not ended is let go of, and closed."""
+    patience, suspending = asyncio.timeout(None), list[asyncio.Task[None]]()
+
+    def stop(_: str) -> None:
+        suspending.append(asyncio.create_task(scheduler.suspend()))
+        patience.reschedule(asyncio.get_running_loop().time() + _PATIENCE)
+
+    stopping.then(stop)
+    try:
+        async with patience:
+            try:
+                await work
+            except StoreClosed:
+                if not suspending:
+                    raise
+            await asyncio.gather(*suspending)
+    except TimeoutError:
+        stopping.leave()
