@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 import threading
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
+from wsgiref.simple_server import WSGIRequestHandler, make_server
+from wsgiref.validate import validator
 
 import pytest
 
@@ -183,3 +186,32 @@ def test_many_workers_at_once() -> None:
         thread.join()
     assert len(set(bodies)) == 1
     assert len(bodies) == len(agent.requests) == 8
+
+
+def test_any_wsgi_server() -> None:
+    """The standard library's server, and its checker of the rules of WSGI (PEP 3333), over a real connection."""
+    agent = ScriptedAgent("Hello ", asyncio.Event(), "world")
+    app = Flask("app")
+
+    @app.route("/")
+    def stream() -> Response:
+        return sse(agent.call_stream("Hi"), heartbeat=0.01)
+
+    class Quiet(WSGIRequestHandler):
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with make_server("127.0.0.1", 0, validator(app.wsgi_app), handler_class=Quiet) as server:
+        serving = threading.Thread(target=server.handle_request)
+        serving.start()
+        with socket.create_connection(server.server_address) as client:  # type: ignore[arg-type]
+            client.sendall(b"GET / HTTP/1.0\r\n\r\n")
+            received = b""
+            while b"data: Hello \n\n: \n\n" not in received:
+                received += client.recv(1000)
+        serving.join(10)  # the reader has left: within a heartbeat the server notices
+        assert not serving.is_alive()
+    head, _, body = received.partition(b"\r\n\r\n")
+    assert b" 200 OK\r\n" in head
+    assert body.startswith(b"id: begun\nretry: 2000\n\ndata: Hello \n\n: \n\n")
+    assert (agent.running, agent.closed) == (0, 1)

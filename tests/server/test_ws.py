@@ -162,6 +162,22 @@ async def test_a_reader_comes_back_after_the_connection_was_lost() -> None:
         assert records(seen) == [record async for record in server.scheduler.follow(stream_id)]
 
 
+async def test_a_reader_comes_back_to_a_server_that_was_started_again(tmp_path: Path) -> None:
+    store = f"sqlite:///{tmp_path}/mas.db"
+    async with (
+        serving({"one": ScriptedAgent("Hello ", asyncio.Event())}, store=store) as server,
+        server.talk() as client,
+    ):
+        stream_id = await client.submit("one", subscribe=True)
+        await client.hear()
+        seen = [await client.hear(), await client.hear()]
+    async with serving({"one": ScriptedAgent("Something else")}, store=store) as server, server.talk() as client:
+        await client.ask(type="subscribe", stream_id=stream_id, after=seen[-1]["cursor"])
+        seen += await client.rest()
+        assert records(seen) == [record async for record in server.scheduler.follow(stream_id)]
+    assert "".join(message.get("text", "") for message in seen) == "Hello "
+
+
 async def test_cancel() -> None:
     agent = ScriptedAgent("Hello ", asyncio.Event())
     async with serving({"one": agent}) as server, server.talk() as client:
