@@ -24,7 +24,7 @@ LAYERS: Final = (
     ("agents",),
     (
         *("accounts", "execution", "gate", "handles", "notices", "plans", "reading", "recovery", "roster", "runner"),
-        *("scheduler", "submission", "telemetry"),
+        *("scheduler", "structured", "submission", "telemetry"),
     ),
     ("cli", "config", "conformance", "integrations", "planfile", "server", "testing"),
     ("", "__main__"),
@@ -63,6 +63,7 @@ SEAMS: Final = {
     "uvloop": ("server.process",),
     "yaml": ("planfile",),
     "xllamacpp": ("agents.local",),
+    "zstandard": ("server.compression",),
 }
 
 # Where a function may import from the package itself: module attributes made on first use (PEP 562), and the command

@@ -38,9 +38,9 @@ async def _paced(stream: AsyncIterator[Item], pacer: Pacer) -> AsyncGenerator[It
     now = asyncio.get_running_loop().time
     try:
         async for item in stream:
-            characters = _characters(item)
-            if characters:
-                wait = pacer.due(characters, now()) - now()
+            length = characters(item)
+            if length:
+                wait = pacer.due(length, now()) - now()
                 if wait > 0:
                     await asyncio.sleep(wait)
             yield item
@@ -57,8 +57,8 @@ async def singly(items: AsyncGenerator[Item, None]) -> AsyncGenerator[tuple[Item
             yield (item,)
 
 
-def _characters(item: Any) -> int:
-    """How much of it a reader reads."""
+def characters(item: Any) -> int:
+    """How much of an item a reader reads: of a string, a dict of ``execute_task_stream``, or a record."""
     match item:
         case str():
             return len(item)

@@ -12,6 +12,8 @@ from ..records import Record
 from ..store.base import Log
 from ..store.core import StreamInfo
 from ..task import Task
+from ..views.pacing import Pacer, parse_pace
+from .compression import packer
 from .exchange import Exchange
 from .face import Answer, Asked, Face, Headers, Leaving, Renderer
 from .problem import Problem
@@ -80,6 +82,8 @@ async def relayed(
     """
     server, stream_id = exchange.server, info.stream_id
     check_reading(exchange)
+    opening.pacer = _pacer(exchange)
+    _compress(exchange, opening)
     log = server.scheduler.log(stream_id, owner=exchange.owner)
     rendering = server.renderings.of((stream_id, spelling), lambda: log, make, after=after)
     relay = Relay(rendering, make(), exchange.send, opening, after=after, abort=exchange.abort)
@@ -96,6 +100,25 @@ async def relayed(
         relay.leave()
         exchange.status, exchange.written = relay.status, relay.written
         server.attendance.leave(stream_id, leaving, ended=log.ended)
+
+
+def _pacer(exchange: Exchange) -> Pacer | None:
+    """What holds this reader to a pace: that of the query, ``pace``, or of its key if that is slower."""
+    asked, key = exchange.query.get("pace"), exchange.caller.quota.limits.pace
+    pace = None if asked is None else parse_pace(asked)
+    if key is not None:
+        allowed = parse_pace(key)
+        if pace is None or pace.unit != allowed.unit or pace.per_second > allowed.per_second:
+            pace = allowed
+    return None if pace is None else Pacer(pace)
+
+
+def _compress(exchange: Exchange, opening: Opening) -> None:
+    if exchange.server.settings.compression:
+        opening.packer = packer(exchange.header(b"accept-encoding"))
+        opening.headers = (*opening.headers, (b"vary", b"accept-encoding"))
+        if opening.packer is not None:
+            opening.headers = (*opening.headers, (b"content-encoding", opening.packer.encoding))
 
 
 def check_reading(exchange: Exchange) -> None:

@@ -253,7 +253,11 @@ ROUTES: Final = (
     Route(
         method="GET", path=_STREAM, handler=read, streams=True, token=True, answers={200: StreamBody, 204: None},
         summary="A stream: its events from a cursor on, or how it stands, as the client accepts.",
-        query={"after": "the cursor behind which events begin, if there is no Last-Event-ID"},
+        query={
+            "after": "the cursor behind which events begin, if there is no Last-Event-ID",
+            "pace": "no faster than this: 50/s, 50 tokens/s",
+            "token": "in place of a key",
+        },
         headers={"Last-Event-ID": "the cursor behind which events begin"},
     ),
     Route(

@@ -14,7 +14,10 @@ from collections.abc import Awaitable, Callable, Coroutine, Generator, MutableMa
 from typing import Any, TypeAlias
 
 from ..errors import ErrorInfo
+from ..pacing import characters
 from ..records import TERMINALS, Failed, Interrupted, Record, is_content
+from ..views.pacing import Pacer
+from .compression import Packer
 from .face import Answer, Headers, Renderer
 from .rendering import Reader, Rendering
 
@@ -27,13 +30,13 @@ Send: TypeAlias = Callable[[Message], Awaitable[None]]
 
 
 class Opening:
-    """How a response begins: its headers, and ``prologue``, its first bytes.
+    """How a response begins: its headers, and ``prologue``, its first bytes; and what holds for all of it.
 
     With ``refusal`` the headers wait for the first content, and a stream that fails before it is answered with what
-    ``refusal`` makes of its records.
+    ``refusal`` makes of its records. ``packer`` compresses, ``pacer`` says how fast the reader may read.
     """
 
-    __slots__ = ("headers", "prologue", "refusal")
+    __slots__ = ("headers", "pacer", "packer", "prologue", "refusal")
 
     def __init__(
         self, headers: Headers, prologue: bytes = b"", refusal: Callable[[Sequence[Record]], Answer] | None = None
@@ -41,10 +44,12 @@ class Opening:
         self.headers = headers
         self.prologue = prologue
         self.refusal = refusal
+        self.packer: Packer | None = None
+        self.pacer: Pacer | None = None
 
 
 class Relay(Reader):
-    """Writes what it is shown. ``pack`` compresses, and flushes, each piece."""
+    """Writes what it is shown."""
 
     __slots__ = (
         "_abort",
@@ -53,12 +58,13 @@ class Relay(Reader):
         "_held_records",
         "_opened",
         "_opening",
-        "_pack",
+        "_pacer",
         "_renderer",
         "_rendering",
         "_send",
         "_since",
         "_task",
+        "_timer",
         "over",
         "quiet",
         "status",
@@ -67,7 +73,7 @@ class Relay(Reader):
 
     def __init__(
         self, rendering: Rendering, renderer: Renderer, send: Send, opening: Opening,
-        *, after: int = 0, abort: Callable[[], None] | None = None, pack: Callable[[bytes], bytes] | None = None,
+        *, after: int = 0, abort: Callable[[], None] | None = None,
     ) -> None:  # fmt: skip
         """``renderer`` is asked for heartbeats and for the last word of a stream that breaks off. ``abort`` closes the
         connection; that there is one says that ``send`` may be run by hand."""
@@ -77,7 +83,10 @@ class Relay(Reader):
         self._send = send
         self._opening = opening
         self._abort = abort
-        self._pack = pack
+        self._pacer = opening.pacer
+        self._timer: asyncio.TimerHandle | None = None  # the time for what came too early
+        if self._pacer is not None:
+            self.most = 1
         self._opened = False
         self._held: list[bytes] = []
         self._held_records: list[Record] = []
@@ -101,7 +110,6 @@ class Relay(Reader):
 
     def leave(self) -> None:
         """Nobody reads it any more; whatever waits to be written is dropped."""
-        self._rendering.leave(self)
         if self._task is not None:
             self._task.cancel()
         self._end()
@@ -125,7 +133,7 @@ class Relay(Reader):
 
     @property
     def ready(self) -> bool:
-        return not self._busy and not self.over.done()
+        return not self._busy and self._timer is None and not self.over.done()
 
     def show(self, records: Sequence[Record], data: bytes) -> None:
         self.seq += len(records)
@@ -133,12 +141,33 @@ class Relay(Reader):
         if not self._opened and self._opening.refusal is not None and not self._begun(records, data):
             return
         if ended or data:
-            self._write(data, last=ended)
+            wait = 0.0 if self._pacer is None else self._early(records[0])
+            if wait > 0:
+                self._timer = asyncio.get_running_loop().call_later(wait, self._due, data, ended)
+            else:
+                self._write(data, last=ended)
+
+    def _early(self, record: Record) -> float:
+        """By how many seconds a record comes too early for the pace of this reader."""
+        length = characters(record)
+        if not length or self._pacer is None:
+            return 0.0
+        now = asyncio.get_running_loop().time()
+        return self._pacer.due(length, now) - now
+
+    def _due(self, data: bytes, ended: bool) -> None:
+        self._timer = None
+        self._write(data, last=ended)
+        if self.ready:
+            self._rendering.grew()
 
     def break_off(self, error: ErrorInfo) -> None:
         if self.over.done():
             return
         self._rendering.leave(self)
+        if self._timer is not None:  # what came too early was not shown: who comes back gets it
+            self._timer.cancel()
+            self._timer = None
         if self._busy:  # it is full, and would not see the last word: that it is cut is what tells it
             self._cut()
             return
@@ -210,8 +239,9 @@ class Relay(Reader):
             self._opened = True
             headers = list(self._opening.headers)
             await self._send({"type": "http.response.start", "status": self.status, "headers": headers})
-        if data and self._pack is not None:
-            data = self._pack(data)
+        packer = self._opening.packer
+        if packer is not None:
+            data = packer.pack(data, last=last)
         if data or last:
             self.written += len(data)
             await self._send({"type": "http.response.body", "body": data, "more_body": not last})
@@ -244,6 +274,9 @@ class Relay(Reader):
 
     def _end(self) -> None:
         self._rendering.leave(self)
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
         if not self.over.done():
             self.over.set_result(None)
 

@@ -28,13 +28,15 @@ _TURN: Final = 256 * 1024  # bytes; whoever has rendered so many lets others hav
 class Reader(ABC):
     """One who reads a rendering."""
 
-    __slots__ = ("own", "seq")
+    __slots__ = ("most", "own", "seq")
 
     def __init__(self, after: int) -> None:
         self.seq = after
         """The last record that it was shown."""
         self.own: Own | None = None
         """Its own renderer, where it stands at another place than the others."""
+        self.most: int | None = None
+        """How many records it takes at once; with a number it never reads together with others."""
 
     @property
     @abstractmethod
@@ -53,13 +55,15 @@ class Reader(ABC):
 class Own:
     """A renderer for one reader alone. It stands at ``seq``, which may be before the reader's place."""
 
-    __slots__ = ("lasting", "renderer", "seq")
+    __slots__ = ("ahead", "lasting", "renderer", "seq")
 
-    def __init__(self, renderer: Renderer, after: int) -> None:
+    def __init__(self, renderer: Renderer, reader: Reader) -> None:
         self.renderer = renderer
-        self.seq = 0 if renderer.stateful else after
-        self.lasting = renderer.stateful and after > 0
-        """It had to be fed all of the log before this place: a reader that needed this once keeps it."""
+        self.seq = 0 if renderer.stateful else reader.seq
+        self.ahead: Sequence[Record] = ()
+        """Records that were read with those before them, and are not rendered yet."""
+        self.lasting = reader.most is not None or (renderer.stateful and reader.seq > 0)
+        """The reader keeps it: it goes its own way, or the renderer had to be fed all of the log before this place."""
 
 
 class Rendering:
@@ -76,6 +80,8 @@ class Rendering:
 
     def join(self, reader: Reader) -> None:
         """Show this reader everything behind its ``seq``, what is there and what comes, until it leaves."""
+        if reader.most is not None:
+            reader.own = Own(self._make(), reader)
         self._readers.append(reader)
         if len(self._readers) == 1:
             self._log.subscribe(self.grew)
@@ -129,15 +135,15 @@ class Rendering:
     def _read_alone(self, reader: Reader) -> None:
         own = reader.own
         if own is None:
-            own = reader.own = Own(self._make(), reader.seq)
+            own = reader.own = Own(self._make(), reader)
         fed = 0
         while reader.ready:
-            records = self._log.read(own.seq)
+            records = own.ahead or self._log.read(own.seq)
             if not records:
                 break
             missing = reader.seq - own.seq  # what it was shown before: the renderer alone needs it
-            if 0 < missing < len(records):
-                records = records[:missing]
+            most = missing if missing > 0 else reader.most or len(records)
+            records, own.ahead = records[:most], records[most:]
             data = own.renderer.feed(own.seq + 1, records)
             own.seq += len(records)
             if missing <= 0:
