@@ -1,9 +1,4 @@
-"""For whoever writes a store: what every store must do, as tests and as a model to compare with under any schedule.
-
-:class:`StoreConformance` is a class of tests for pytest with pytest-asyncio: inherit from it and say where a store
-comes from (:class:`Place`). :class:`Model` drives a store through any order of steps and compares all that it shows
-with a plain description of what should have happened; a Hypothesis state machine, or a seeded loop, calls its steps.
-"""
+"""What every store must do, as tests, and as a model to compare with under any schedule."""
 
 from __future__ import annotations
 
@@ -13,13 +8,13 @@ from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import Any
 
-from .errors import CursorError, LogFull, StoreClosed, StoreError, StreamNotFound
-from .records import TERMINALS, Cancelled, Completed, Record, Text, terminal_name
-from .store.base import Store
-from .store.core import Fenced, Lease, StreamSpec
-from .store.follow import Follower
+from ..errors import CursorError, LogFull, StoreClosed, StoreError, StreamNotFound
+from ..records import TERMINALS, Cancelled, Completed, Record, Text, terminal_name
+from ..store.base import Store
+from ..store.core import Fenced, Lease, StreamSpec
+from ..store.follow import Follower
 
-__all__ = ["Model", "Place", "StoreConformance"]
+__all__ = ["Model", "Place", "StoreConformance", "everything"]
 
 
 class Place(ABC):
