@@ -20,6 +20,7 @@ from .imports import imports
 from .local_model import guide, local
 from .memory import memory
 from .rounds import Setting
+from .scheduling import scheduling
 from .serving import serving, serving_first, serving_held, serving_memory, serving_replay
 from .store import store
 from .streaming import anthropic, burst, paced, responses, spread, transport
@@ -35,6 +36,7 @@ _BENCHMARKS: Final[dict[str, Callable[[Setting], Report]]] = {
     "memory": memory,
     "import": imports,
     "store": store,
+    "scheduling": scheduling,
     "serving": serving,
     "serving-held": serving_held,
     "serving-first": serving_first,

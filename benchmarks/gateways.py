@@ -162,11 +162,12 @@ max_concurrent = 10000
 
 [server]
 max_connections = 10000
+max_streams = 10000
 """
         )
         store = self.store.format(folder=self.folder)
         arguments = ["serve", "--port", str(self.port), "--config", str(self.folder / "mas.toml"), "--store", store]
-        return [sys.executable, "-m", "multi_agent_scheduler.cli", *arguments]
+        return [sys.executable, "-m", "multi_agent_scheduler", *arguments]
 
     def environment(self, provider: int) -> dict[str, str]:  # noqa: ARG002
         return {"BENCHMARK_KEY": "none"}
