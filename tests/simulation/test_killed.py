@@ -42,7 +42,7 @@ class History:
     def live(self, seconds: float) -> bool:
         """Run the program and kill it after so long; whether it came to its end before."""
         command = [sys.executable, "-m", "tests.simulation.killed", str(self.file), str(PLANS)]
-        with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE) as process:
+        with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, bufsize=0) as process:
             assert process.stdout is not None
             said = process.stdout.readline()
             assert said == b"opened\n"
@@ -54,7 +54,7 @@ class History:
                         break
                     said += some
             process.kill()
-            said += process.stdout.read()
+            said += process.stdout.read() or b""
         for line in said.decode().splitlines(keepends=True):
             if line.endswith("\n"):  # the last one may be cut
                 self._heard(line)
