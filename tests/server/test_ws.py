@@ -16,6 +16,9 @@ from multi_agent_scheduler.errors import ErrorInfo, agent_error
 from multi_agent_scheduler.records import Text, decode_record
 from multi_agent_scheduler.server import Keys, Settings, make_app
 from multi_agent_scheduler.server.process import Process, bound
+from multi_agent_scheduler.store.base import Store
+from multi_agent_scheduler.store.core import StreamSpec
+from multi_agent_scheduler.store.memory import MemoryStore
 from multi_agent_scheduler.testing import ScriptedAgent
 
 from ..agents.server import eventually
@@ -74,7 +77,11 @@ class Talk:
 
 @asynccontextmanager
 async def serving(
-    agents: Mapping[str, Any], *, settings: Settings | None = None, keys: Keys | None = None, store: str = "memory://"
+    agents: Mapping[str, Any],
+    *,
+    settings: Settings | None = None,
+    keys: Keys | None = None,
+    store: str | Store = "memory://",
 ) -> AsyncIterator[Serving]:
     metrics, bus = Metrics(), EventBus()
     async with MultiAgentScheduler(agents, store=store, metrics=metrics, event_bus=bus) as scheduler:
@@ -371,6 +378,19 @@ async def test_a_client_that_only_talks_is_not_heard_without_end() -> None:
             await client.say(type="ping", id=number)
         assert (await client.hear())["type"] == "problem"
         assert [(await client.hear())["id"] for _ in range(2000)] == list(range(2000))
+
+
+async def test_a_subscription_that_breaks_off_can_be_taken_up_again() -> None:
+    store = MemoryStore()
+    async with serving({"one": ScriptedAgent()}, store=store) as server, server.talk() as client:
+        await store.submit([StreamSpec("a stream", "t1")])
+        store.append(await store.claim("a stream"), [Text("Hello")])
+        await client.ask(type="subscribe", stream_id="a stream")
+        assert (await client.hear())["text"] == "Hello"
+        await store.aclose()
+        problem = await client.hear()
+        assert (problem["type"], problem["stream_id"], problem["code"]) == ("problem", "a stream", "interrupted")
+        assert (await client.ask(type="unsubscribe", stream_id="a stream"))["status"] == 404
 
 
 async def test_a_server_that_stops_says_so() -> None:

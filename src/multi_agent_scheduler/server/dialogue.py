@@ -16,7 +16,19 @@ from .bodies import TaskBody
 from .problem import Problem
 from .routing import native_problem
 
-__all__ = ["Action", "Cancel", "Dialogue", "Follow", "Open", "Say", "Start", "Stop", "Submit", "Subscribe"]
+__all__ = [
+    "Action",
+    "Cancel",
+    "Dialogue",
+    "Follow",
+    "Open",
+    "Say",
+    "Start",
+    "Stop",
+    "Submit",
+    "Subscribe",
+    "problem_message",
+]
 
 _Id: TypeAlias = Annotated[str, msgspec.Meta(max_length=128)] | int | None
 _Window: TypeAlias = Annotated[int, msgspec.Meta(ge=1, le=100_000)]
@@ -202,12 +214,9 @@ class Dialogue:
 
     def refused(self, id: _Id, problem: Problem, stream_id: str | None = None) -> Sequence[Say]:  # noqa: A002
         """What the message ``id`` asked for cannot be. With a ``stream_id`` its subscription is over."""
-        document = {"type": "problem", "id": id}
         if stream_id is not None:
             self._subscriptions.pop(stream_id, None)
-            document["stream_id"] = stream_id
-        document |= msgspec.json.decode(native_problem(problem).body)
-        return [Say(_json.encode(document))]
+        return [Say(problem_message(problem, id, stream_id))]
 
     # --- showing --------------------------------------------------------------------------------------------------
 
@@ -227,6 +236,14 @@ class Dialogue:
     def ended(self, stream_id: str) -> None:
         """All of a stream was sent, its end too: the subscription is over."""
         self._subscriptions.pop(stream_id, None)
+
+
+def problem_message(problem: Problem, id: _Id = None, stream_id: str | None = None) -> bytes:  # noqa: A002
+    """A problem document as a message: of what the client asked for as ``id``, about a stream."""
+    message: dict[str, Any] = {"type": "problem", "id": id}
+    if stream_id is not None:
+        message["stream_id"] = stream_id
+    return _json.encode(message | msgspec.json.decode(native_problem(problem).body))
 
 
 def _reply(id: _Id, to: str, **fields: Any) -> Say:  # noqa: A002

@@ -22,7 +22,7 @@ from ..task import Task
 from . import cursor as cursors
 from .access import Caller
 from .conversation import converse
-from .dialogue import Action, Cancel, Dialogue, Follow, Open, Say, Start, Stop, Submit, Subscribe
+from .dialogue import Action, Cancel, Dialogue, Follow, Open, Say, Start, Stop, Submit, Subscribe, problem_message
 from .exchange import path_of
 from .face import Answer, Renderer
 from .problem import Problem, problem_of
@@ -111,6 +111,7 @@ class _Renderer(Renderer):
     stateful = False
 
     def __init__(self, stream_id: str) -> None:
+        self._stream_id = stream_id
         self._start = b'{"stream_id":%b,"cursor":"' % msgspec.json.encode(stream_id)
         self._tag = f'-{cursors.tag(stream_id)}",'.encode()
 
@@ -122,7 +123,7 @@ class _Renderer(Renderer):
         )
 
     def broken(self, error: ErrorInfo) -> bytes:
-        raise NotImplementedError("a subscription that breaks off is told so by its connection")
+        return problem_message(Problem(503, error.message, code=error.code), stream_id=self._stream_id)
 
 
 class _Subscription(Reader):
@@ -291,9 +292,8 @@ class _Connection:
     def break_off(self, subscription: _Subscription, error: ErrorInfo) -> None:
         """There will be no more of it, though the stream has not ended."""
         self._end(subscription)
-        problem = Problem(503, error.message, code=error.code)
-        for said in self._dialogue.refused(None, problem, subscription.stream_id):
-            self._say(said.message, None)
+        self._dialogue.ended(subscription.stream_id)
+        self._say(_Renderer(subscription.stream_id).broken(error), None)
 
     def _begin(self, stream_id: str) -> None:
         subscription = self._subscriptions.get(stream_id)
