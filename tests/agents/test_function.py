@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from multi_agent_scheduler.agents import FunctionAgent
+from multi_agent_scheduler.agents import FunctionAgent, Retry
 from multi_agent_scheduler.errors import (
     AgentError,
     AgentTimeout,
@@ -328,3 +328,21 @@ async def test_an_emoji_cut_in_two_by_an_sdk_is_whole_and_a_half_that_stands_alo
 
     pieces = [piece async for piece in FunctionAgent(halves).call_stream("Hi")]
     assert pieces == ["a", "😀b", "😀", "\ufffd", "c\ufffdd", "\ufffd"]
+
+
+async def test_of_a_clients_options_a_function_gets_those_that_it_has_a_parameter_for() -> None:
+    async def plain(prompt: str) -> AsyncIterator[str]:
+        yield prompt
+
+    async def some(prompt: str, *, max_tokens: int = 0) -> AsyncIterator[str]:
+        yield f"{prompt} {max_tokens}"
+
+    async def every(prompt: str, **options: Any) -> AsyncIterator[str]:
+        yield f"{prompt} {sorted(options)}"
+
+    said: dict[str, Any] = {"max_tokens": 9, "temperature": 0.5, "extra": {"user": "u"}, "protocol": "openai_chat"}
+    for fn, text in ((plain, "Hi"), (some, "Hi 9"), (every, "Hi ['max_tokens', 'temperature']")):
+        assert (await FunctionAgent(fn).call("Hi", **said)).text == text
+        assert (await Retry(FunctionAgent(fn)).call("Hi", **said)).text == text
+    with pytest.raises(InvalidOption, match="max_tokens"):
+        await FunctionAgent(plain).call("Hi", max_tokens=9)

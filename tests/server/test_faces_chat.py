@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx
@@ -221,3 +222,24 @@ async def test_a_failed_record_has_the_providers_status() -> None:
     async with serving({"a": ScriptedAgent(failed)}) as served, client(served) as sdk:
         with pytest.raises(openai.NotFoundError, match="the provider said: no gpt-9"):
             await sdk.chat.completions.create(model="a", messages=HI)
+
+
+async def test_a_plain_function_answers_in_every_protocol_whatever_it_demands() -> None:
+    async def echo(prompt: str) -> AsyncIterator[str]:
+        yield prompt.upper()
+
+    hi = {"role": "user", "content": "hi"}
+    bodies = {
+        "/v1/chat/completions": {"messages": [hi], "max_tokens": 9, "temperature": 0, "user": "u"},
+        "/v1/responses": {"input": "hi", "max_output_tokens": 9, "metadata": {"a": "b"}},
+        "/v1/messages": {"messages": [hi], "max_tokens": 9, "metadata": {"user_id": "u"}},
+        "/v1/ai-sdk/chat": {
+            "id": "c",
+            "messages": [{"role": "user", "parts": [{"type": "text", "text": "hi"}]}],
+            "maxOutputTokens": 9,
+        },
+    }
+    async with serving({"echo": echo}) as served:
+        for path, body in bodies.items():
+            answer = await served.post(path, {"model": "echo", **body})
+            assert answer.status_code == 200 and '"HI"' in answer.text

@@ -50,6 +50,7 @@ async def test_a_message_streams_and_comes_in_one_piece() -> None:
 
 async def test_tools_images_and_thinking_go_in_and_calls_come_out() -> None:
     agent = ScriptedAgent(ToolCall(0, id="c1", name="look", arguments='{"at":"x"}'), Completed("tool_calls"))
+    agent.protocol = "anthropic"  # reasoning is only for whom it came from
     source = {"type": "base64", "media_type": "image/png", "data": base64.b64encode(b"png").decode()}
     messages: Any = [
         {"role": "user", "content": [
@@ -76,7 +77,8 @@ async def test_tools_images_and_thinking_go_in_and_calls_come_out() -> None:
     assert isinstance(image, ImagePart) and (image.data, image.media_type) == (b"png", "image/png")
     assert isinstance(text, TextPart) and text.text == "See"
     thought, use = request.messages[1].parts
-    assert isinstance(thought, ReasoningPart) and isinstance(use, ToolCallPart) and (use.id, use.name) == ("c0", "look")
+    assert isinstance(thought, ReasoningPart) and thought.signature == "sig"
+    assert isinstance(use, ToolCallPart) and (use.id, use.name) == ("c0", "look")
     (result,) = request.messages[2].parts
     assert isinstance(result, ToolResultPart) and result.id == "c0"
     assert request.tools[0].name == "look"

@@ -102,7 +102,9 @@ async def test_a_chat_shows_every_kind_of_part() -> None:
     ]  # fmt: skip
     message = told["messages"][-1]
     reasoning, text, _, _, search, shell, refusal = message["parts"][1:]
-    assert reasoning["text"] == "hm" and reasoning["providerMetadata"] == {"multiAgentScheduler": {"signature": "sig"}}
+    assert reasoning["text"] == "hm" and reasoning["providerMetadata"] == {
+        "multiAgentScheduler": {"protocol": "scripted", "signature": "sig"}
+    }
     assert text["text"] == "Look: " and text["state"] == "done" and refusal["text"] == "that I may not"
     assert search["output"] == {"found": 1} and search["providerExecuted"] and search["input"] == {"q": 1}
     assert shell["state"] == "output-error" and shell["input"] == "ls" and shell["errorText"] == "no"

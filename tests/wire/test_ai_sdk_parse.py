@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from multi_agent_scheduler.errors import InvalidRequest
-from multi_agent_scheduler.records import Completed, Reasoning, Reset, Text, ToolCall, ToolResult
+from multi_agent_scheduler.records import CallStarted, Completed, Reasoning, Reset, Text, ToolCall, ToolResult
 from multi_agent_scheduler.request import (
     ImagePart,
     Message,
@@ -24,6 +24,7 @@ from multi_agent_scheduler.request import (
     ToolResultPart,
 )
 from multi_agent_scheduler.wire.ai_sdk import parse_request
+from multi_agent_scheduler.wire.portable import portable
 from tests.wire.ui_messages import Page, said
 
 HI = {"id": "u1", "role": "user", "parts": [{"type": "text", "text": "Hi"}]}
@@ -46,7 +47,7 @@ def turn(*parts: dict[str, Any]) -> tuple[Message, ...]:
 def test_what_the_transport_posts_for_a_first_message() -> None:
     chat = parse_request({"id": "chat-1", "messages": [HI], "trigger": "submit-message", "messageId": None})
     assert chat.chat_id == "chat-1" and chat.continues is None
-    assert chat.request == Request(messages=(Message("user", (TextPart(text="Hi"),)),))
+    assert chat.request == Request(messages=(Message("user", (TextPart(text="Hi"),)),), protocol="ai_sdk")
 
 
 def test_an_answer_that_goes_on_keeps_its_message() -> None:
@@ -78,6 +79,7 @@ def test_settings_by_the_names_of_the_sdk() -> None:
         seed=7,
         tools=(Tool("look", "Looks", {"type": "object"}),),
         tool_choice="tool:look",
+        protocol="ai_sdk",
     )
 
 
@@ -164,6 +166,7 @@ def test_what_a_reset_voided_is_left_out() -> None:
 def test_an_answer_comes_back_as_it_was_sealed() -> None:
     page = Page(
         said(
+            CallStarted(1, "a", protocol="anthropic"),
             Reasoning("hm", signature="sig", id="rs_1", kind="summary"),
             Reasoning(redacted="blob", part=1),
             Text("Well", part=2),
@@ -177,15 +180,26 @@ def test_an_answer_comes_back_as_it_was_sealed() -> None:
         Message(
             "assistant",
             (
-                ReasoningPart(text="hm", signature="sig", id="rs_1", kind="summary"),
-                ReasoningPart(redacted="blob"),
+                ReasoningPart(text="hm", signature="sig", id="rs_1", kind="summary", protocol="anthropic"),
+                ReasoningPart(redacted="blob", protocol="anthropic"),
                 TextPart(text="Well"),
-                ToolCallPart(id="c1", name="f", arguments='{"a":1}', signature="thought"),
+                ToolCallPart(id="c1", name="f", arguments='{"a":1}', signature="thought", protocol="anthropic"),
                 ToolCallPart(id="c2", name="sh", arguments="ls", kind="custom"),
             ),
         ),
         Message("tool", (ToolResultPart(id="c1", name="f", content=(TextPart(text="one"),)),)),
     )
+
+
+def test_a_seal_goes_back_to_the_protocol_that_it_is_from_and_no_other() -> None:
+    page = Page(
+        said(
+            CallStarted(1, "a", protocol="anthropic"), Reasoning("hm", signature="sig"), Text("Well"), Completed("stop")
+        )
+    )
+    request = asked(HI, page.message, HI)
+    assert any(isinstance(part, ReasoningPart) for part in portable(request, "anthropic").messages[1].parts)
+    assert portable(request, "gemini").messages[1].parts == (TextPart(text="Well"),)
 
 
 def test_arguments_that_are_no_json_come_back_as_they_were() -> None:

@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Sequence
 from functools import partial
+from types import CodeType
 from typing import Any, Final, TypeAlias
 
 import msgspec
@@ -14,7 +15,7 @@ from ..errors import AgentError, ErrorInfo, InvalidConfiguration, InvalidOption,
 from ..records import Completed, Record, Text
 from ..request import Prompt, Request, build
 from ..task import Timeouts
-from ..wire.portable import PROTOCOLS
+from ..wire.portable import SPOKEN
 from .base import ErrorMode, LeafAgent, Source
 from .context import Context
 from .settings import check_settings
@@ -30,7 +31,8 @@ Generator: TypeAlias = Callable[..., AsyncIterator[str | Record]]
 
 _NAMES: Final = tuple(name for name in Request.__struct_fields__ if name not in ("messages", "extra", "protocol"))
 
-_GENERATOR: Final = 0x20  # the flags of a code object, as in the module inspect, which is slow to import
+_KEYWORDS: Final = 0x08  # the flags of a code object, as in the module inspect, which is slow to import
+_GENERATOR: Final = 0x20
 _COROUTINE: Final = 0x80
 _ASYNC_GENERATOR: Final = 0x200
 
@@ -75,17 +77,29 @@ class FunctionAgent(LeafAgent):
     def request(self, prompt: Prompt, **options: Any) -> Request:
         """The options are the function's own: they travel in ``extra``, unchecked.
 
-        What was said in a provider's protocol, for that alone, is not for a function.
+        Of what a client said in a protocol of its own, which may demand options (``max_tokens``) whoever answers, the
+        function gets what it has a parameter for.
         """
-        if options.get("protocol") in PROTOCOLS:
-            options = {name: value for name, value in options.items() if name not in ("protocol", "extra")}
+        if options.get("protocol") in SPOKEN:
+            options = {name: value for name, value in options.items() if self._takes(name)}
         return msgspec.structs.replace(build(prompt, {}), extra=options)
 
     def adopt(self, request: Request) -> Request:
         """The options that were said become keywords of the function: it has no others."""
         said = {name: value for name in _NAMES if (value := getattr(request, name)) not in (None, ())}
+        if request.protocol in SPOKEN:
+            said = {name: value for name, value in said.items() if self._takes(name)}
         extra = request.extra if request.protocol is None else {}
         return Request(messages=request.messages, extra={**said, **extra})
+
+    def _takes(self, name: str) -> bool:
+        """Whether an option of a client's is for the function."""
+        if name in ("extra", "protocol"):
+            return False
+        code = _code(self._fn)
+        if code is None or code.co_flags & _KEYWORDS:
+            return True
+        return name in code.co_varnames[code.co_posonlyargcount : code.co_argcount + code.co_kwonlyargcount]
 
     def _prepare(self, request: Request) -> Callable[[], Any]:
         if not self._lazy:
@@ -187,12 +201,17 @@ class _FunctionSource(Source):
 
 
 def _flags(fn: Any) -> int:
+    code = _code(fn)
+    return 0 if code is None else code.co_flags
+
+
+def _code(fn: Any) -> CodeType | None:
+    """The code that a call runs; None for what is not written in Python."""
     while isinstance(fn, partial):
         fn = fn.func
     if not hasattr(fn, "__code__"):
         fn = type(fn).__call__
-    flags: int = getattr(getattr(fn, "__code__", None), "co_flags", 0)
-    return flags
+    return getattr(fn, "__code__", None)
 
 
 def _article(thing: object) -> str:

@@ -23,11 +23,13 @@ from ..request import (
     UnknownPart,
 )
 
-__all__ = ["PROTOCOLS", "portable"]
+__all__ = ["PROTOCOLS", "SPOKEN", "portable"]
 
 _replace = msgspec.structs.replace
 PROTOCOLS: Final = frozenset({"anthropic", "gemini", "openai_chat", "openai_responses"})
 """The protocols of providers."""
+SPOKEN: Final = PROTOCOLS | {"ai_sdk"}
+"""The protocols in which clients ask."""
 
 _FREE_TEXT: Final = frozenset({"openai_chat", "openai_responses"})
 """The protocols that know custom tools, which take free text."""

@@ -8,7 +8,8 @@ are sent.
 The way of the records into the browser and back:
 
 - What must be sent back to a provider as it came (seals of reasoning and of tool calls, ids) is in ``providerMetadata``
-  under :data:`NAMESPACE`; clients keep it and post it again, and :func:`parse_request` reads it.
+  under :data:`NAMESPACE`, with the protocol of the agent that it is from; clients keep it and post it again, and
+  :func:`parse_request` reads it, so that only an agent of the same protocol gets it.
 - A :class:`~multi_agent_scheduler.records.Reset` is a part of type ``data-reset``, whose ``data`` is
   ``{"void": N, "reason": ...}``: the N parts of the message before it (``step-start`` not counted) are void. A page
   leaves them out; ``parse_request`` does too.

@@ -90,6 +90,7 @@ class Encoder:
         self._parts: list[int] = []  # the position at which each part of the message began that stands
         self._names = 0
         self._block: _Block | None = None
+        self._protocol: str | None = None  # of the Call that runs
         self._seal: dict[str, Any] = {}  # what the open reasoning's end tells
         self._tools: dict[int, ToolPart] = {}  # by the records' index
         self._told: set[tuple[str | None, str | None]] = set()  # sources
@@ -153,7 +154,9 @@ class Encoder:
                 self._close()
                 self._send({"type": "abort", **({"reason": reason} if reason else {})})
                 self._end()
-            case CallStarted() | CallEnded() | Unknown():
+            case CallStarted(protocol=protocol):
+                self._protocol = protocol
+            case CallEnded() | Unknown():
                 pass
             case _:
                 assert_never(record)
@@ -172,6 +175,8 @@ class Encoder:
             return
         if self._block is None or self._block.key != key:
             self._open("reasoning", key)
+            if self._protocol is not None:
+                self._seal["protocol"] = self._protocol
         self._seal.update(seal)
         if record.text:
             self._say("reasoning", key, record.text)
@@ -188,7 +193,7 @@ class Encoder:
 
     def _tool(self, record: ToolCall) -> ToolPart:
         self._settle()
-        tool = self._tools[record.index] = ToolPart(record)
+        tool = self._tools[record.index] = ToolPart(record, self._protocol)
         self._parts.append(self._position)
         self._send(tool.start())
         return tool

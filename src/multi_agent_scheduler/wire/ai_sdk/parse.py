@@ -22,7 +22,7 @@ import msgspec
 from ...errors import InvalidRequest
 from ...request import ImagePart, Message, Part, ReasoningPart, Request, TextPart, Tool, ToolCallPart, ToolResultPart
 from ..openai_chat.fields import Fields
-from .vocabulary import NAMESPACE, RESET
+from .vocabulary import NAMESPACE, PROTOCOL, RESET
 
 __all__ = ["Chat", "parse_request"]
 
@@ -72,6 +72,7 @@ def parse_request(body: Any) -> Chat:
         seed=fields.integer("seed"),
         tools=_tools(fields),
         tool_choice=_choice(fields),
+        protocol=PROTOCOL,
     )
     continues = last.text("id") if last.get("role") == "assistant" else None
     return Chat(request, fields.text("id", required=True), continues)
@@ -184,6 +185,7 @@ def _reasoning(part: Fields) -> Part:
         redacted=own.text("redacted"),
         kind="summary" if kind == "summary" else None,
         id=own.text("id"),
+        protocol=own.text("protocol") or "",
     )
 
 
@@ -210,6 +212,7 @@ def _tool_part(part: Fields, kind: str, said: list[Part], results: list[Part]) -
             arguments=given if isinstance(given, str) else _json(given).decode(),
             kind="custom" if own.get("kind") == "custom" else "function",
             signature=own.text("signature"),
+            protocol=own.text("protocol") or "",
         )
     )
     match state:

@@ -15,14 +15,15 @@ _decode: Final = msgspec.json.Decoder().decode
 
 
 class ToolPart:
-    """Gives the chunks of one call. ``id`` is what the client calls it by."""
+    """Gives the chunks of one call. ``id`` is what the client calls it by, ``protocol`` whose its signature is."""
 
-    __slots__ = ("_finished", "_kind", "_last", "_name", "_pieces", "_signature", "id")
+    __slots__ = ("_finished", "_kind", "_last", "_name", "_pieces", "_protocol", "_signature", "id")
 
-    def __init__(self, record: ToolCall) -> None:
+    def __init__(self, record: ToolCall, protocol: str | None) -> None:
         self.id = record.id or f"call_{record.index}"
         self._name = record.name or "unknown"
         self._kind = record.kind
+        self._protocol = protocol
         self._pieces: list[str] = []
         self._last = ""
         self._signature: str | None = None
@@ -57,7 +58,9 @@ class ToolPart:
         self._finished = True
         text = "".join(self._pieces)
         chunk: dict[str, Any] = {"type": "tool-input-available", **self._names(), "input": text}
-        own = {"signature": self._signature} if self._signature is not None else {}
+        own: dict[str, str] = {}
+        if self._signature is not None:
+            own = {"signature": self._signature, **({"protocol": self._protocol} if self._protocol else {})}
         if self._kind == "custom":
             own["kind"] = self._kind
         if own:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import Final
 
-__all__ = ["NAMESPACE", "RESET"]
+__all__ = ["NAMESPACE", "PROTOCOL", "RESET"]
+
+PROTOCOL: Final = "ai_sdk"
+"""The name of requests that came so; no agent speaks it."""
 
 NAMESPACE: Final = "multiAgentScheduler"
 """Where ``providerMetadata`` holds what is ours; the SDK's own providers use theirs (``anthropic``, ``openai`` ...)."""
