@@ -63,6 +63,12 @@ def test_none_is_not_said() -> None:
         ("", "the prompt is empty: give the agent something to answer"),
         (" \n", "the prompt is empty: give the agent something to answer"),
         ([], "the prompt is empty: give at least one message"),
+        ([Message("user", ())], "messages[0] is empty: give it a text, or leave it out"),
+        (
+            [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": []}],
+            "messages[1] is empty: give it a text, or leave it out",
+        ),
+        ([{"role": "user", "content": " "}], "messages[0] is empty: give it a text, or leave it out"),
         (None, "a prompt is a string or a list of messages, not NoneType"),
         (b"Hi", "a prompt is a string or a list of messages, not bytes"),
         ({"role": "user", "content": "Hi"}, "a prompt is a string or a list of messages, not dict"),

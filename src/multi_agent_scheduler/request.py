@@ -329,7 +329,15 @@ def _messages(prompt: Prompt) -> tuple[Message, ...]:
         raise InvalidRequest(f"a prompt is a string or a list of messages, not {type(prompt).__name__}")
     if not prompt:
         raise InvalidRequest("the prompt is empty: give at least one message")
-    return tuple(_message(message, index) for index, message in enumerate(prompt))
+    messages = tuple(_message(message, index) for index, message in enumerate(prompt))
+    for index, message in enumerate(messages):
+        if not message.parts or (message.role == "user" and all(map(_is_blank, message.parts))):
+            raise InvalidRequest(f"messages[{index}] is empty: give it a text, or leave it out")
+    return messages
+
+
+def _is_blank(part: Part) -> bool:
+    return type(part) is TextPart and not part.text.strip()
 
 
 _MESSAGE_FIELDS: Final = frozenset({"role", "content", "parts", "name"})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 import tracemalloc
 import zlib
@@ -18,7 +19,7 @@ from multi_agent_scheduler.errors import (
     RequestRefused,
     ResponseTooLarge,
 )
-from multi_agent_scheduler.records import CallEnded, CallStarted
+from multi_agent_scheduler.records import CallEnded, CallStarted, Text
 from multi_agent_scheduler.records import Failed as FailedRecord
 
 from .asking import asked, error_answer, failure, texts
@@ -236,6 +237,29 @@ async def test_a_gzip_bomb_is_stopped_before_it_is_large() -> None:
         tracemalloc.stop()
     assert isinstance(error, ResponseTooLarge)
     assert peak < 20_000_000
+
+
+async def test_a_small_read_of_a_great_many_events_leaves_the_loop_to_others() -> None:
+    event = chat_event({"content": "a"})
+    packed = gzip.compress(event * 4000 + b"".join(chat("b")))
+    assert len(packed) < 64_000
+    turns = 0
+
+    def turn() -> None:
+        nonlocal turns
+        turns += 1
+        asyncio.get_running_loop().call_soon(turn)
+
+    async with asked(answer(packed, headers={"Content-Encoding": "gzip"}, framing="length")) as (_, agent):
+        stream = agent.stream("Hi")
+        assert isinstance(await anext(stream), CallStarted)
+        assert isinstance(await anext(stream), Text)  # the read has been taken
+        turn()
+        before, said = turns, 0
+        async for record in stream:
+            said += isinstance(record, Text)
+        assert said == 4000
+        assert turns - before >= len(event) * 4000 // 65536
 
 
 async def test_a_gzip_bomb_in_an_error_is_stopped_too() -> None:

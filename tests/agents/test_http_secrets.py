@@ -231,8 +231,9 @@ async def test_a_token_is_asked_for_before_each_request() -> None:
 @pytest.mark.parametrize(
     ("gives", "problem"),
     [
-        (RuntimeError(HIDDEN), "auth() raised RuntimeError"),
+        (RuntimeError(f"no\n{HIDDEN} here"), "auth() raised RuntimeError: no [redacted] here"),
         ("two words", "the token from auth() is malformed: a key has no spaces, line ends or characters outside ASCII"),
+        (RuntimeError(), "auth() raised RuntimeError"),
         (None, "the token from auth() must be a string, not NoneType"),
     ],
 )

@@ -6,7 +6,7 @@ import asyncio
 import base64
 import ssl
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 import trustme
@@ -127,6 +127,12 @@ def locked(key: Path, into: Path) -> str:
     plain = forms.load_pem_private_key(key.read_bytes(), None)
     into.write_bytes(plain.private_bytes(forms.Encoding.PEM, forms.PrivateFormat.PKCS8, password))
     return str(into)
+
+
+@pytest.mark.parametrize("wrong", [5, ("a", 5), ("a", "b", "c"), {"a": 1}])
+def test_a_certificate_is_named_by_files(wrong: Any) -> None:
+    with pytest.raises(InvalidConfiguration, match="client_cert of one or of two"):
+        OpenAIAgent(KEY, base_url="https://h/v1", client_cert=wrong)
 
 
 async def test_a_key_with_a_password_is_an_error_and_no_question_on_the_terminal(

@@ -273,6 +273,7 @@ async def test_what_is_not_installed_is_named_with_its_command(
 @pytest.mark.parametrize(
     ("settings", "problem"),
     [
+        ({"model_path": 5}, "LocalAgent: model_path must be the name of a file, not 5"),
         ({"slots": 0}, "LocalAgent: slots must be a whole number from 1, not 0"),
         ({"context": 1.5}, r"LocalAgent: context must be a whole number from 1, not 1\.5"),
         ({"threads": True}, "LocalAgent: threads must be a whole number from 1, not True"),

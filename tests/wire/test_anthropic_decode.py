@@ -219,6 +219,7 @@ def test_a_marker_of_another_protocol_ends_nothing() -> None:
         ("model_context_window_exceeded", "length"),
         ("tool_use", "tool_calls"),
         ("refusal", "content_filter"),
+        ("content_filter", "content_filter"),  # not Anthropic's word, but of some that are compatible
         ("pause_turn", "pause"),
         ("tired", "other"),
         (None, "other"),

@@ -405,3 +405,20 @@ def test_no_shape_of_a_chunk_is_fatal(chunks: list[Any]) -> None:
     terminal = run(*(sse.encode(json.dumps(value)) for value in chunks))[-1]
     if isinstance(terminal, Failed):
         assert "unknown shape" not in terminal.error.message
+
+
+@pytest.mark.parametrize("number", ["NaN", "-Infinity", "1e400", "-1e400", "9" * 400])
+def test_a_number_that_is_none_does_not_end_the_answer(number: str) -> None:
+    """Python's servers write a logprob of minus infinity so; JSON has no such thing."""
+    choice = '{"index":0,"logprobs":{"content":[{"logprob":' + number + '}]},"delta":{"content":"NaN 1e400"}}'
+    event = ('data: {"choices":[' + choice + "]}\n\n").encode()
+    records = decode(Decoder, [event, chunk(finish="stop"), DONE])
+    assert [record.text for record in records if isinstance(record, Text)] == ["NaN 1e400"]
+    assert isinstance(records[-1], Completed)
+    msgspec.json.encode(records)
+
+
+def test_what_is_broken_besides_such_a_number_is_broken() -> None:
+    for broken in (b'data: {"choices": NaN\n\n', b'data: {"choices": [NaN}\n\n', b"data: NaN\n\n"):
+        (end,) = decode(Decoder, [broken])
+        assert isinstance(end, Failed) and end.error.code == "protocol_error"

@@ -198,7 +198,7 @@ def test_a_refusal_alone_is_content_filter() -> None:
         ),
         ({"status": "incomplete", "incomplete_details": {"reason": "max_tokens"}}, ("length", "max_tokens")),
         ({"status": "incomplete", "incomplete_details": {"reason": "steered"}}, ("other", "steered")),
-        ({"status": "incomplete", "incomplete_details": None}, ("other", "incomplete")),
+        ({"status": "incomplete", "incomplete_details": None}, ("length", "incomplete")),
         ({"status": "in_progress"}, ("stop", "completed")),
         ({}, ("stop", "completed")),
     ],

@@ -73,11 +73,15 @@ class Tls:
     _shared: dict[tuple[object, ...], ssl.SSLContext] = {}  # noqa: RUF012
 
     def __init__(self, *, ca: str | None, client_cert: str | Sequence[str] | None) -> None:
-        files = () if client_cert is None else (client_cert,) if isinstance(client_cert, str) else tuple(client_cert)
-        if len(files) > 2 or not all(isinstance(file, str) for file in (*files, ca or "")):
+        files = (client_cert,) if isinstance(client_cert, str) else client_cert if client_cert is not None else ()
+        if (
+            not isinstance(files, list | tuple)
+            or len(files) > 2
+            or not all(isinstance(file, str) for file in (*files, ca or ""))
+        ):
             raise InvalidConfiguration("ca is the name of a file, client_cert of one or of two (certificate, key)")
         self._ca = ca
-        self._cert = files
+        self._cert = tuple(files)
 
     def context(self) -> ssl.SSLContext:
         """Raises :class:`InvalidConfiguration` if a file cannot be read."""

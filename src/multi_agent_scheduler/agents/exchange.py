@@ -132,6 +132,7 @@ class HttpSource(Source):
         self._left = exchange.limit  # bytes that the body may still have
         self._left_plain = exchange.limit  # and the same after decompression
         self._unzip: Any = None
+        self._pieces: Iterator[bytes] | None = None  # what is left to decompress of the last read
         self._failure: ErrorInfo | None = None
 
     @property
@@ -187,6 +188,9 @@ class HttpSource(Source):
     async def next(self) -> Sequence[Record]:
         # The loop of _read() is written out: this runs once for every chunk of every stream.
         connection, decoder = self._connection, self._decoder
+        if self._pieces is not None:
+            await asyncio.sleep(0)  # others first: a small read may be a great deal of events
+            return self._decompressed()
         try:
             data = connection.take()
             while data is None:
@@ -198,26 +202,31 @@ class HttpSource(Source):
         if self._left < 0:
             raise agent_error(_too_large(self._exchange.limit))
         if self._unzip is not None and data:
-            records = self._decompressed(data)
-        else:
-            records = decoder.feed(data) if data else decoder.close()
+            self._pieces = self._plain(data)
+            return self._decompressed()
+        records = decoder.feed(data) if data else decoder.close()
         if decoder.done:
             self._scrub(records)
         return records
 
-    def _decompressed(self, data: bytes) -> list[Record]:
+    def _decompressed(self) -> list[Record]:
+        """The records of the next piece: one at a time, so that what a read holds cannot block the loop for long."""
+        assert self._pieces is not None
         records: list[Record] = []
         try:
-            for piece in self._plain(data):
-                self._left_plain -= len(piece)
-                if self._left_plain < 0:
-                    records.append(Failed(_too_large(self._exchange.limit)))
-                    break
-                records += self._decoder.feed(piece)
-                if self._decoder.done:
-                    break
+            piece = next(self._pieces, None)
         except zlib.error:
+            piece = None
             records.append(Failed(ErrorInfo("protocol_error", "the answer's compression is broken")))
+        if piece is None:
+            self._pieces = None
+        else:
+            self._left_plain -= len(piece)
+            if self._left_plain < 0:
+                records.append(Failed(_too_large(self._exchange.limit)))
+            else:
+                records = self._decoder.feed(piece)
+        self._scrub(records)
         return records
 
     def _plain(self, data: bytes) -> Iterator[bytes]:

@@ -20,7 +20,7 @@ from typing import Any, Final
 import msgspec
 
 from .. import blocking
-from ..errors import ErrorInfo, InvalidConfiguration, InvalidRequest, agent_error
+from ..errors import ErrorInfo, InvalidConfiguration, InvalidOption, InvalidRequest, agent_error
 from ..request import Request
 from ..task import Timeouts
 from ..wire import openai_chat
@@ -101,6 +101,8 @@ class LocalAgent(LeafAgent):
     ) -> None:
         known = {"model_path", "slots", "context", "threads", *_Chosen.__struct_fields__}
         check_unknown("LocalAgent", settings, known)
+        if model_path is not None and not isinstance(model_path, str | os.PathLike):
+            raise InvalidOption(f"LocalAgent: model_path must be the name of a file, not {model_path!r}")
         chosen = _Chosen(**settings)
         check_settings(
             errors=chosen.errors,

@@ -12,6 +12,8 @@ After the outcome ``done`` is true and whatever else comes is ignored.
 
 from __future__ import annotations
 
+import math
+import re
 from typing import Any, ClassVar
 
 import msgspec
@@ -25,6 +27,8 @@ from .surrogates import Halves
 __all__ = ["StreamDecoder"]
 
 _json = msgspec.json.Decoder()
+_NO_NUMBER = re.compile(rb"NaN|Infinity|[0-9][eE]\+?[0-9]{3}|[0-9]{300}")
+"""What Python's servers write for a logprob of minus infinity, and numbers that no float can hold."""
 _BLANK = b"\xef\xbb\xbf \t\r\n"  # the bytes of a byte order mark, and white space
 
 
@@ -148,9 +152,22 @@ class StreamDecoder:
             if self._halves is None:
                 self._halves = Halves()
             mended = self._halves.mend(text)
-            if mended is None:
+            if mended is not None:
+                return self._strange(mended)
+            return self._strange(text)
+
+    def _strange(self, text: bytes) -> Any:
+        """JSON that may have numbers which are none: they become null, and the answer goes on."""
+        try:
+            return _json.decode(text)
+        except msgspec.DecodeError:
+            if _NO_NUMBER.search(text) is None:
                 raise
-            return _json.decode(mended)
+            try:
+                return _lenient(text)
+            except ValueError:
+                pass
+            raise
 
     def _whole(self, body: bytes, out: list[Record]) -> None:
         try:
@@ -178,6 +195,19 @@ class StreamDecoder:
         if not self._begun:
             return Failed(_protocol_error("the answer was empty"))
         return Interrupted(ErrorInfo("interrupted", "the answer ended before its finish marker", retryable=True))
+
+
+def _lenient(text: bytes) -> Any:
+    import json  # slow, and seldom needed
+
+    return json.loads(text.decode(), parse_constant=lambda _: None, parse_float=_finite, parse_int=_finite)
+
+
+def _finite(text: str) -> int | float | None:
+    if len(text) < 19 and text.lstrip("-").isdigit():
+        return int(text)
+    number = float(text)
+    return number if math.isfinite(number) else None
 
 
 def _protocol_error(problem: str) -> ErrorInfo:

@@ -28,7 +28,7 @@ from .. import sse
 from ..decoder import StreamDecoder
 from . import usage as usages
 from .failure import error_info
-from .vocabulary import PROTOCOL, STOP_REASONS, TOOL_USES, is_tool_result, leftover
+from .vocabulary import PROTOCOL, TOOL_USES, is_tool_result, leftover, stop_reason
 
 __all__ = ["Decoder"]
 
@@ -232,8 +232,8 @@ class Decoder(StreamDecoder):
             self._unknown({"type": "message_stop", **rest}, out)
         raw = self._stop_reason
         raw = raw if raw is None or isinstance(raw, str) else str(raw)
-        reason = STOP_REASONS.get(raw, "other") if raw is not None else "other"
-        self._end(out, Completed(stop_reason=reason, raw_stop_reason=raw, stop_sequence=self._stop_sequence))
+        end = Completed(stop_reason=stop_reason(raw), raw_stop_reason=raw, stop_sequence=self._stop_sequence)
+        self._end(out, end)
 
     # --- blocks -----------------------------------------------------------------------------------------------
 

@@ -9,18 +9,18 @@ from ...records import Completed, StopReason
 __all__ = [
     "ERROR_TYPES",
     "PROTOCOL",
-    "STOP_REASONS",
     "TOOL_USES",
     "input_object",
     "is_tool_result",
     "leftover",
     "raw_stop_reason",
+    "stop_reason",
 ]
 
 PROTOCOL: Final = "anthropic"
 
 # https://docs.anthropic.com/en/api/handling-stop-reasons
-STOP_REASONS: Final[dict[str, StopReason]] = {
+_STOP_REASONS: Final[dict[str, StopReason]] = {
     "end_turn": "stop",
     "stop_sequence": "stop_sequence",
     "max_tokens": "length",
@@ -29,6 +29,9 @@ STOP_REASONS: Final[dict[str, StopReason]] = {
     "refusal": "content_filter",
     "pause_turn": "pause",
 }
+_OTHERS: Final[dict[str, StopReason]] = {"content_filter": "content_filter"}
+"""What endpoints that are compatible say, though the protocol has no such word."""
+
 _RAW: Final[dict[str, str]] = {
     "stop": "end_turn",
     "stop_sequence": "stop_sequence",
@@ -60,10 +63,17 @@ def is_tool_result(kind: Any) -> bool:
     return isinstance(kind, str) and kind.endswith("_tool_result")
 
 
+def stop_reason(raw: str | None) -> StopReason:
+    """What a word for an ending means."""
+    if raw is None:
+        return "other"
+    return _STOP_REASONS.get(raw) or _OTHERS.get(raw, "other")
+
+
 def raw_stop_reason(end: Completed) -> str | None:
     """The protocol's word for an ending: its own if it came from here, else the one that means the same."""
     raw = end.raw_stop_reason
-    if raw is not None and STOP_REASONS.get(raw, "other") == end.stop_reason:
+    if raw is not None and _STOP_REASONS.get(raw, "other") == end.stop_reason:
         return raw
     return _RAW.get(end.stop_reason)
 

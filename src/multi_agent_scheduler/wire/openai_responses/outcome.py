@@ -26,11 +26,14 @@ _INCOMPLETE: Final[dict[str, StopReason]] = {
 
 
 def read_incomplete(response: Mapping[str, Any]) -> Completed:
-    """The outcome of a response whose status is ``incomplete``; a reason that is unknown here is ``other``."""
+    """The outcome of a response whose status is ``incomplete``; a reason that is unknown here is ``other``.
+
+    Servers that give none (llama.cpp's, vLLM's) know no other reason than the limit on tokens.
+    """
     details = response.get("incomplete_details")
     reason = details.get("reason") if isinstance(details, dict) else None
     if not isinstance(reason, str) or not reason:
-        return Completed(stop_reason="other", raw_stop_reason="incomplete")
+        return Completed(stop_reason="length", raw_stop_reason="incomplete")
     return Completed(stop_reason=_INCOMPLETE.get(reason, "other"), raw_stop_reason=reason)
 
 
