@@ -14,7 +14,7 @@ from weakref import WeakValueDictionary
 from ..errors import ErrorInfo, SchedulerError, UnknownAgent
 from ..events import STREAM_CANCELLED, STREAM_COMPLETED, STREAM_FAILED, Event, EventBus
 from ..metrics import Metrics
-from . import access_log, faces, native, sockets, watching
+from . import access_log, faces, native, openapi, sockets, watching
 from .access import Access
 from .answering import add_headers
 from .attendance import Attendance
@@ -30,12 +30,12 @@ from .settings import Settings
 if TYPE_CHECKING:
     from ..scheduler import MultiAgentScheduler
 
-__all__ = ["Server"]
+__all__ = ["ROUTES", "Server"]
 
 _log = logging.getLogger(__name__)
 
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._:-]{1,64}")
-_ROUTES: Final[Sequence[Route]] = (*native.ROUTES, *faces.ROUTES, *watching.ROUTES)
+ROUTES: Final[Sequence[Route]] = (*native.ROUTES, *faces.ROUTES, *watching.ROUTES, *openapi.ROUTES)
 _BUG: Final = "this is a bug of the server: its log has the details"
 
 Receive = Callable[[], Awaitable[Message]]
@@ -52,7 +52,7 @@ class Server:
         self.keys = keys
         self.access = Access(keys, settings)
         self.metrics = metrics
-        self.router = Router(_ROUTES)
+        self.router = Router(ROUTES)
         self.renderings = Renderings()
         self.relays: set[Relay] = set()
         """Everybody who reads a stream now."""

@@ -31,7 +31,7 @@ from .exchange import Exchange, decoded
 from .face import Answer
 from .problem import Problem
 from .relay import Opening
-from .routing import Route
+from .routing import Field, Route
 
 __all__ = ["ROUTES"]
 
@@ -233,9 +233,12 @@ async def agents(exchange: Exchange) -> None:
     await exchange.json(Agents(rows))
 
 
-_FILTERS: Final = {
-    "state": f"only streams in these states, with commas between: {', '.join(_STATES)}",
-    "limit": f"how many, at most {_LARGEST_PAGE}; {_PAGE} unless it is said",
+_FILTERS: Final[dict[str, str | Field]] = {
+    "state": Field(
+        "only streams in these states, with commas between",
+        {"type": "string", "pattern": f"^({'|'.join(_STATES)})(,({'|'.join(_STATES)}))*$"},
+    ),
+    "limit": Field(f"how many; {_PAGE} unless it is said", {"type": "integer", "minimum": 1, "maximum": _LARGEST_PAGE}),
     "before": "the id of a stream: only older ones. It is the `next` of the page before",
 }
 _STREAM: Final = "/v1/streams/{stream_id}"
@@ -255,8 +258,10 @@ ROUTES: Final = (
         summary="A stream: its events from a cursor on, or how it stands, as the client accepts.",
         query={
             "after": "the cursor behind which events begin, if there is no Last-Event-ID",
-            "pace": "no faster than this: 50/s, 50 tokens/s",
-            "token": "in place of a key",
+            "pace": Field(
+                "no faster than this: 50/s, 50 tokens/s",
+                {"type": "string", "pattern": "^[1-9][0-9]{0,5}( (chunks|tokens))?/(s|min)$"},
+            ),
         },
         headers={"Last-Event-ID": "the cursor behind which events begin"},
     ),
@@ -267,7 +272,12 @@ ROUTES: Final = (
     Route(
         method="POST", path=f"{_STREAM}/token", handler=token, answers={201: TokenBody},
         summary="A token that opens this stream for reading, for those who can send no header.",
-        query={"seconds": f"how long it is good for, at most {tokens.LONGEST}; {_TOKEN_SECONDS} unless it is said"},
+        query={
+            "seconds": Field(
+                f"how long it is good for; {_TOKEN_SECONDS} unless it is said",
+                {"type": "integer", "minimum": 1, "maximum": tokens.LONGEST},
+            )
+        },
     ),
     Route(
         method="GET", path="/v1/plans/{plan_id}", handler=plan, answers={200: PlanPage}, query=_FILTERS,

@@ -14,21 +14,29 @@ from .problem import Problem
 if TYPE_CHECKING:
     from .exchange import Exchange
 
-__all__ = ["Route", "Router", "native_problem"]
+__all__ = ["PLACE", "Field", "ProblemBody", "Route", "Router", "native_problem"]
 
 Handler = Callable[["Exchange"], Awaitable[None]]
 
-_PLACE: Final = re.compile(r"\{(\w+)\}")
+PLACE: Final = re.compile(r"\{(\w+)\}")
 _json: Final = msgspec.json.Encoder()
 
 
+class ProblemBody(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A problem document (RFC 9457); its ``type`` is ``about:blank``. ``code`` is one of this project's error codes."""
+
+    title: str
+    status: int
+    detail: str
+    code: str
+    instance: str | None = None
+
+
 def native_problem(problem: Problem) -> Answer:
-    """A problem document (RFC 9457). ``code`` is this project's; ``type`` is left at its default, ``about:blank``."""
-    document = {"title": _TITLES.get(problem.status, "Problem"), "status": problem.status}
-    document |= {"detail": problem.detail, "code": problem.code}
-    if problem.instance is not None:
-        document["instance"] = problem.instance
-    return Answer(problem.status, _json.encode(document), b"application/problem+json")
+    """A problem document."""
+    title = _TITLES.get(problem.status, "Problem")
+    body = ProblemBody(title, problem.status, problem.detail, problem.code, problem.instance)
+    return Answer(problem.status, _json.encode(body), b"application/problem+json")
 
 
 _TITLES: Final = {
@@ -51,11 +59,18 @@ _TITLES: Final = {
 }
 
 
+class Field(msgspec.Struct, frozen=True):
+    """A parameter: what it means, and its JSON Schema."""
+
+    description: str
+    schema: Mapping[str, Any] = msgspec.field(default_factory=lambda: {"type": "string"})
+
+
 class Route(msgspec.Struct, frozen=True, kw_only=True):
     """One method on one path. ``path`` has places as ``{name}``, each one segment.
 
     What follows ``problem`` is for the OpenAPI document: the type of the body, the types of the answers by status (None
-    for one without a body), the parameters of the query and the header fields with what they mean.
+    for one without a body), the parameters of the query and the header fields; a string is a field's description.
     """
 
     method: str
@@ -70,8 +85,8 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
     """Whether a token for its ``stream_id`` opens it as well as a key."""
     body: Any = None
     answers: Mapping[int, Any] = {}
-    query: Mapping[str, str] = {}
-    headers: Mapping[str, str] = {}
+    query: Mapping[str, str | Field] = {}
+    headers: Mapping[str, str | Field] = {}
     optional_body: Any = None
     """The type of a body that may be left out, with its content type."""
     streams: bool = False
@@ -90,7 +105,7 @@ class Router:
             table = self._fixed if "{" not in route.path else patterns
             table.setdefault(route.path, {})[route.method] = route
         for path, methods in patterns.items():
-            pieces = _PLACE.split(path)  # text, name, text, name ... text
+            pieces = PLACE.split(path)  # text, name, text, name ... text
             pattern = "".join(
                 f"(?P<{piece}>[^/]+)" if number % 2 else re.escape(piece) for number, piece in enumerate(pieces)
             )
