@@ -42,6 +42,7 @@ FACADE: Final = frozenset(
         "Retry",
         "SchedulerError",
         "StoreError",
+        "Structured",
         "Task",
         "Template",
         "TextPart",

@@ -82,7 +82,7 @@ def test_any_text_survives_in_a_template_and_places_are_filled_in_order(
         ({"options": None}, "task 't': options must be a dict of keywords, not None"),
         ({"options": {1: 2}}, "task 't': options must be a dict of keywords, not {1: 2}"),
         ({"options": {"timeouts": 5}}, "task 't': timeouts is a field of a task, not an option"),
-        ({"schema": "{}"}, "task 't': schema must be a JSON Schema as a dict, not str"),
+        ({"schema": "{}"}, "task 't': schema must be a type or a JSON Schema as a dict, not '{}'"),
         ({"schema": {}, "options": {"schema": {}}}, "task 't': schema is given twice: as a field and in options"),
     ],
 )

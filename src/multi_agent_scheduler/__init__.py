@@ -32,6 +32,7 @@ if TYPE_CHECKING:
         OpenAIAgent,
         Race,
         Retry,
+        Structured,
         Vote,
     )
     from .buffering import buffered
@@ -75,6 +76,7 @@ __all__ = [
     "Retry",
     "SchedulerError",
     "StoreError",
+    "Structured",
     "Task",
     "Template",
     "TextPart",
@@ -105,6 +107,7 @@ _HOMES = {
         "OpenAIAgent",
         "Race",
         "Retry",
+        "Structured",
         "Vote",
     ),
     "buffering": ("buffered",),

@@ -37,6 +37,7 @@ __all__ = [
     "InvalidConfiguration",
     "InvalidJSON",
     "InvalidOption",
+    "InvalidOutput",
     "InvalidRequest",
     "InvalidTemplate",
     "LogFull",
@@ -156,8 +157,11 @@ class AgentError(SchedulerError):
     """An agent failed. ``partial`` holds what had been received, when the raiser had it.
 
     ``status`` (HTTP), ``request_id``, ``retry_after`` (seconds) and ``provider_code`` are the provider's, None where it
-    gave none; ``code`` is this project's; ``retryable`` says whether the same request may succeed later.
+    gave none; ``code`` is this project's; ``retryable`` says whether the same request may succeed later. ``known`` is
+    what was known of an answer that was to be an object, ``msgspec.UNSET`` if that is nothing.
     """
+
+    known: Any = msgspec.UNSET
 
     def __init__(self, info: ErrorInfo, *, partial: Result | None = None) -> None:
         super().__init__(info, partial)
@@ -242,6 +246,10 @@ class ResponseTooLarge(AgentError):
     """A line, an event, a body or a log passed its bound."""
 
 
+class InvalidOutput(AgentError):
+    """The answer is no object that fits its schema; the message says where and why."""
+
+
 class ContentFiltered(AgentError):
     """The provider refused or blocked the content. The Call completed; it is not a success."""
 
@@ -270,6 +278,7 @@ _KINDS: Final[dict[str, type[AgentError]]] = {
     "protocol_error": ProtocolError,
     "response_too_large": ResponseTooLarge,
     "content_filter": ContentFiltered,
+    "invalid_output": InvalidOutput,
     "budget_exceeded": BudgetExceeded,
     "cancelled": CallCancelled,
     "agent_error": AgentError,

@@ -198,7 +198,7 @@ class Execution(Host):
         task, roster, ledger, plan = kept.task, self._roster, self._ledger, run.plan
         known = kept.agent in roster.agents
         agent_name = kept.agent if known else roster.default
-        agent = roster.agents[agent_name]
+        agent = roster.running(agent_name, task)
         context = SchedulerContext(
             self._gate,
             roster.names,
@@ -226,7 +226,7 @@ class Execution(Host):
             context,
             self._notified.watcher(kept, context, request),
             request,
-            roster.running(agent_name).batches,
+            agent.batches,
             ledger.price_of,
             left,
             spending if accounts else None,

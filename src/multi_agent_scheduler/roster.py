@@ -9,6 +9,7 @@ from .agents.base import Agent, LeafAgent
 from .agents.cached import Cache, Cached
 from .agents.composite import Composite
 from .agents.function import FunctionAgent
+from .agents.structured import Structured
 from .errors import InvalidConfiguration, InvalidOption, InvalidRequest, UnknownAgent
 from .request import Request
 from .task import Task, Template
@@ -71,20 +72,23 @@ class Roster:
             agent_name = self.select(task)
         else:
             self.check(agent_name, f"task {task.id!r}")
-        agent = self.agents[agent_name]
+        agent = self.running(agent_name, task)
         if isinstance(task.prompt, Template):  # its text is not known yet
             agent.request("a prompt", **task.keywords)
         else:
             agent.check(agent.request(task.prompt, **task.keywords))
         return agent_name
 
-    def running(self, agent_name: str) -> Agent:
-        """The agent that runs what this one is asked: itself, or with a cache before it."""
-        return self._running[agent_name]
+    def running(self, agent_name: str, task: Task) -> Agent:
+        """The agent that runs a task of this one's: itself, with a cache before it, and a check of its answer."""
+        agent = self._running[agent_name]
+        if task.ask_again is None:
+            return agent
+        return Structured(agent, task.schema, ask_again=task.ask_again)
 
     def models(self, task: Task, agent_name: str) -> Sequence[str | None]:
         """The models that a task may reach."""
-        agent = self.agents[agent_name]
+        agent = self.running(agent_name, task)
         prompt = "a prompt" if isinstance(task.prompt, Template) else task.prompt
         return list(_models(agent, agent.request(prompt, **task.keywords)))
 

@@ -32,6 +32,7 @@ from .store import opened
 from .store.base import Log, Store
 from .store.core import StreamInfo, StreamState
 from .store.follow import Follower
+from .structured import ObjectTasks
 from .submission import Submission, Terms, terms
 from .task import Budget, Result, Task, Template, Timeouts
 from .views import chunks
@@ -56,7 +57,7 @@ __all__ = [
 _DRAIN_SECONDS: Final = 5.0  # how long the end of a stream waits for async event handlers
 
 
-class MultiAgentScheduler:
+class MultiAgentScheduler(ObjectTasks):
     """Runs tasks over agents.
 
     ``agents`` maps names to agents (an async generator function is taken as one). ``routes`` maps task types to agent
@@ -441,6 +442,10 @@ class MultiAgentScheduler:
         finally:
             merge.close()
             await execution.left_plan(running)
+
+    async def _begun(self, task: Task, agent_name: str | None, on: Terms) -> tuple[Execution, Run]:
+        execution = await self._ready()
+        return execution, await self._begin(execution, task, agent_name, 0, on)
 
     async def _begin(
         self, execution: Execution, task: Task, agent_name: str | None, batch: int, on: Terms,

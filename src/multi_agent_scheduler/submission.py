@@ -9,6 +9,7 @@ from typing import Any, Final, Literal
 import msgspec
 
 from .errors import InvalidOption, InvalidRequest, StoreError
+from .schema import json_schema
 from .task import Budget, Task, Template, Timeouts
 
 __all__ = ["Submission", "Terms", "pack", "terms", "unpack"]
@@ -70,6 +71,7 @@ class _Kept(msgspec.Struct, omit_defaults=True):
     budget: Budget | None = None
     plan_budget: Budget | None = None
     schema: dict[str, Any] | None = None
+    ask_again: int | None = None
     options: dict[str, Any] = {}
     metadata: dict[str, Any] = {}
 
@@ -96,7 +98,8 @@ def pack(submission: Submission) -> bytes:
         timeouts=task.timeouts,
         budget=task.budget,
         plan_budget=submission.plan_budget,
-        schema=task.schema,
+        schema=None if task.schema is None else json_schema(task.schema),
+        ask_again=task.ask_again,
         options=dict(task.options),
         metadata=dict(task.metadata),
     )
@@ -123,6 +126,7 @@ def unpack(body: bytes) -> Submission:
         timeouts=kept.timeouts,
         budget=kept.budget,
         schema=kept.schema,
+        ask_again=kept.ask_again,
         options=kept.options,
         metadata=kept.metadata,
     )

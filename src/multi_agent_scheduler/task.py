@@ -12,6 +12,7 @@ import msgspec
 from .errors import ErrorInfo, InvalidOption, InvalidRequest, InvalidTemplate
 from .records import StopReason, TerminalName, Usage
 from .request import Prompt, Request
+from .schema import Schema, json_schema
 
 __all__ = ["DEFAULT_TIMEOUTS", "Budget", "Result", "State", "Task", "Template", "Timeouts"]
 
@@ -125,7 +126,8 @@ class _TaskOptions(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True
     on_failure: Literal["skip", "run"] = "skip"
     timeouts: Timeouts | None = None
     budget: Budget | None = None
-    schema: dict[str, Any] | None = None
+    schema: Any = None
+    ask_again: int | None = None
     options: Mapping[str, Any] = msgspec.field(default_factory=dict)
     metadata: Mapping[str, Any] = msgspec.field(default_factory=dict)
 
@@ -160,7 +162,7 @@ class Task(_TaskOptions, frozen=True, omit_defaults=True):
     @property
     def keywords(self) -> Mapping[str, Any]:
         """The keywords for ``Agent.request``: ``options``, and ``schema`` if there is one."""
-        return self.options if self.schema is None else {**self.options, "schema": self.schema}
+        return self.options if self.schema is None else {**self.options, "schema": json_schema(self.schema)}
 
     def filled(self, texts: Mapping[str, str]) -> Prompt:
         """The prompt to send; ``texts`` has what the tasks wrote that a template may name. Raises InvalidTemplate."""
@@ -190,10 +192,17 @@ class Task(_TaskOptions, frozen=True, omit_defaults=True):
         if "timeouts" in self.options:
             self._refuse("timeouts is a field of a task, not an option")
         if self.schema is not None:
-            if not isinstance(self.schema, dict):
-                self._refuse(f"schema must be a JSON Schema as a dict, not {type(self.schema).__name__}")
+            try:
+                Schema.of(self.schema)
+            except InvalidRequest as error:
+                self._refuse(str(error))
             if self.options.get("schema") is not None:
                 self._refuse("schema is given twice: as a field and in options")
+        if self.ask_again is not None:
+            if type(self.ask_again) is not int or self.ask_again < 0:
+                self._refuse(f"ask_again must be a whole number from 0, or None, not {self.ask_again!r}")
+            if self.schema is None:
+                self._refuse("ask_again is for answers that do not fit a schema, but there is none")
         if isinstance(self.prompt, Template):
             self._check_names(self.prompt)
 
@@ -215,7 +224,7 @@ def _said(request: Request) -> Iterator[tuple[str, Any]]:
             yield name, value
 
 
-class Result(msgspec.Struct, frozen=True, kw_only=True):
+class Result(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What came of a task or a call: a fold of its records.
 
     ``state`` is the terminal's name; ``success`` is narrower: completed with a stop reason of stop, stop_sequence,

@@ -29,7 +29,7 @@ class Block(NamedTuple):
     def compiled(self) -> Any:
         """To be evaluated; an awaitable if there is an ``await`` at the top."""
         code = "\n" * (self.line - 1) + self.code
-        return compile(code, self.page.name, "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+        return compile(code, self.page.name, "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT, dont_inherit=True)
 
     def printed(self, text: str) -> bool:
         """Whether the text is what the page says that the block prints."""

@@ -28,7 +28,7 @@ CASES: list[tuple[Any, Any, Any, str]] = [
     ({"exclusiveMinimum": 1}, 1.1, 1, "the answer: expected a number above 1, but 1 arrived"),
     ({"exclusiveMaximum": 1}, 0, 1, "the answer: expected a number below 1, but 1 arrived"),
     ({"multipleOf": 0.01}, 19.99, 0.005, "the answer: expected a number that is a multiple of 0.01, but 0.005 arrived"),
-    ({"minLength": 2}, "ab", "é", 'the answer: expected at least 2 characters, but "\\u00e9" arrived'),
+    ({"minLength": 2}, "ab", "é", 'the answer: expected at least 2 characters, but "\\xe9" arrived'),
     ({"maxLength": 1}, "😀", "ab", 'the answer: expected at most 1 characters, but "ab" arrived'),
     ({"pattern": "^a"}, "ab", "ba", 'the answer: expected a text like ^a, but "ba" arrived'),
     ({"minItems": 1}, [1], [], "the answer: expected at least 1 items, but [] arrived"),

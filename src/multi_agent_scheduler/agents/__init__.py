@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from .hedge import Hedge, Race
     from .local import LocalAgent, LocalServer, local_server
     from .openai import OpenAIAgent
+    from .structured import Structured
 
 __all__ = [
     "PRESETS",
@@ -42,6 +43,7 @@ __all__ = [
     "Permit",
     "Race",
     "Retry",
+    "Structured",
     "Vote",
     "local_server",
 ]
@@ -59,6 +61,7 @@ _HOMES = {
     "hedge": ("Hedge", "Race"),
     "local": ("LocalAgent", "LocalServer", "local_server"),
     "openai": ("OpenAIAgent",),
+    "structured": ("Structured",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, Literal, TypeAlias
+
+import msgspec
 
 __all__ = ["ANYTHING", "Kind", "Misfit", "Path", "Shape", "arrived", "kind_of", "shown"]
 
@@ -92,7 +93,7 @@ def arrived(value: Any) -> str:
     """A value as a message names it: short, on one line, in ASCII without control characters."""
     if isinstance(value, dict | list) and value:
         return f"an {kind_of(value)}"
-    text = json.dumps(value, default=repr)
+    text = str(value) if type(value) is int else _quoted(value)
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
 
 
@@ -105,5 +106,10 @@ def shown(path: Path) -> str:
         elif step.isidentifier():
             text += f".{step}" if text else step
         else:
-            text += f"[{json.dumps(step)}]"
+            text += f"[{_quoted(step)}]"
     return text or "the answer"
+
+
+def _quoted(value: Any) -> str:
+    text = msgspec.json.encode(value, enc_hook=repr).decode().replace("\x7f", "\\u007f")
+    return text.encode("ascii", "backslashreplace").decode()

@@ -129,13 +129,24 @@ class Partial:
     or why the object begins anew: what was shown of it is void, and the changes begin from nothing.
     """
 
-    __slots__ = ("_view", "changes", "completed", "restarted")
+    __slots__ = ("_closed", "_view", "changes", "restarted")
 
-    def __init__(self, view: ObjectView, changes: list[Change], completed: list[Path], restarted: str | None) -> None:
+    def __init__(
+        self, view: ObjectView, changes: list[Change], closed: list[tuple[Path, Any]], restarted: str | None
+    ) -> None:
         self._view = view
+        self._closed = closed
         self.changes = changes
-        self.completed = completed
         self.restarted = restarted
+
+    @property
+    def completed(self) -> list[Path]:
+        """The paths that closed with this batch."""
+        return [path for path, _ in self._closed]
+
+    def items(self, path: Path) -> list[Any]:
+        """The items of the array at ``path`` that closed with this batch: whole, checked, of the schema's type."""
+        return [made for place, made in self._closed if len(place) == len(path) + 1 and place[:-1] == path]
 
     def __repr__(self) -> str:
         again = "" if self.restarted is None else f", restarted={self.restarted!r}"
@@ -209,7 +220,7 @@ class ObjectView:
         changes, completed = self._folding.changes, self._folding.completed
         if not changes and not completed and restarted is None:
             return None
-        return Partial(self, changes, [path for path, _ in completed], restarted)
+        return Partial(self, changes, completed, restarted)
 
     def _restart(self, reset: Reset) -> None:
         assert self._begun_at is not None
