@@ -15,6 +15,7 @@ from multi_agent_scheduler.errors import (
     RateLimitError,
 )
 from multi_agent_scheduler.records import CallEnded, CallStarted, Completed, Usage
+from multi_agent_scheduler.request import Request
 
 from .asking import KEY, agent_for, asked, error_answer, texts
 from .server import (
@@ -198,3 +199,10 @@ async def test_an_unknown_error_mode_is_refused() -> None:
     async with asked(answer(chat("x"))) as (_provider, agent):
         with pytest.raises(InvalidOption, match=r"^errors must be 'marker' or 'raise', not 'ignore'$"):
             await anext(aiter(agent.call_stream("Hi", errors="ignore")))  # type: ignore[arg-type]
+
+
+async def test_a_request_without_messages_is_refused_before_anything_is_sent() -> None:
+    async with asked(answer(chat("x"))) as (provider, agent):
+        with pytest.raises(InvalidRequest, match="the request has no messages: give it at least one"):
+            agent.check(Request(messages=()))
+        assert not provider.peers

@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Final, TypeAlias, TypedDict, Unpack
 import msgspec
 
 from .. import __about__
-from ..errors import ErrorInfo, InvalidConfiguration, InvalidOption, agent_error
+from ..errors import ErrorInfo, InvalidConfiguration, InvalidOption, InvalidRequest, agent_error
 from ..request import Request
 from ..scheduling.provider import ProviderState
 from ..task import Timeouts
@@ -174,6 +174,8 @@ class HttpAgent(LeafAgent):
         return request.model or self.model
 
     def _prepare(self, request: Request) -> _Ready:
+        if not request.messages and not request.extra:  # extra may say where they are kept
+            raise InvalidRequest("the request has no messages: give it at least one")
         path, body, decoder = self._exchange(request)
         origin, target = self._route(path)
         exchange = Exchange(

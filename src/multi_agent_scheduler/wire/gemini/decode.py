@@ -30,7 +30,7 @@ from typing import Any, ClassVar, Final
 import msgspec
 
 from ...errors import ErrorInfo
-from ...records import Completed, Failed, Reasoning, Record, Text, ToolCall, Unknown
+from ...records import Completed, Failed, Reasoning, Record, Terminal, Text, ToolCall, Unknown
 from .. import sse
 from ..decoder import StreamDecoder
 from . import citations
@@ -88,8 +88,26 @@ class Decoder(StreamDecoder):
         self._others: dict[int, _Candidate] = {}
         self._started = False  # the main candidate was seen
         self._usage: dict[str, Any] | None = None
+        self._untold = False  # the usage has changed since it was told
         self._seen: dict[str, Any] = {}
         self._blocked: Completed | None = None
+
+    def feed(self, data: bytes) -> list[Record]:
+        out = super().feed(data)
+        if self._untold and not self.done:
+            self._tell(out)
+        return out
+
+    def _end(self, out: list[Record], outcome: Terminal) -> None:
+        if self._untold:
+            self._tell(out)
+        super()._end(out, outcome)
+
+    def _tell(self, out: list[Record]) -> None:
+        """The usage so far: Google repeats it in nearly every event, and the last of a read says it all."""
+        assert self._usage is not None
+        self._untold = False
+        out.append(read_usage(self._usage))
 
     def _event(self, name: str, payload: dict[str, Any], out: list[Record]) -> None:  # noqa: ARG002 - no names here
         error = payload.get("error")
@@ -376,7 +394,7 @@ class Decoder(StreamDecoder):
     def _spent(self, raw: Any, out: list[Record]) -> None:
         if type(raw) is dict:
             self._usage = raw
-            out.append(read_usage(raw))
+            self._untold = True
         elif self._seen.get("usageMetadata") != raw:
             self._seen["usageMetadata"] = raw
             out.append(Unknown(raw={"usageMetadata": raw}, protocol=PROTOCOL))
