@@ -71,7 +71,7 @@ async def test_plain_lines_tell_what_happens_and_a_table_ends_them(shown: pytest
     assert lines[4:7] == ["[facts] Bees", "[facts] fly", "facts: completed (stop)"]
     assert lines[7].startswith("page: running (a, stream ")
     assert lines[8:10] == ["[page] A page", "page: completed (stop)"]
-    row = r"\nfacts +a +\d+\.\d\d s +[\d-]+ +\d+ +\d+\.\d\d s +completed \(stop\)\n"
+    row = r"\nfacts +a +\d+\.\d\d s +[\d-]+ +\d+ +- +\d+\.\d\d s +completed \(stop\)\n"
     assert re.search(row, done.out.decode())
     assert re.fullmatch(r"2 of 2 succeeded in \d+\.\d\d s\.", lines[-1])
     assert provider.requests[1].json["messages"][0]["content"] == "Write from: Bees\nfly"
@@ -232,7 +232,7 @@ async def test_on_a_terminal_each_task_has_a_line_and_the_table_stays(folder: Pa
     assert code == 0, text
     assert "2 of 2 ended, 0 running" in text
     assert re.search(r"completed +└ page +a +\d\.\d\d s +(-|\d+/s) +A page", text)
-    assert re.search(r"│ page +│ a +│ +\d+\.\d\d s │ +[\d-]+ │ +\d+ │ +\d\.\d\d s │ completed \(stop\)", text)
+    assert re.search(r"│ page +│ a +│ +\d+\.\d\d s │ +[\d-]+ │ +\d+ │ +- │ +\d\.\d\d s │ completed \(stop\)", text)
     assert raw.count("\x1b[?25l") == raw.count("\x1b[?25h")
 
 
@@ -293,7 +293,7 @@ async def test_json_is_one_document_at_the_end(shown: pytest.CaptureFixture[byte
     assert said["tasks"]["facts"]["usage"]["output_tokens"] == 1
     assert said["tasks"]["page"]["error"]["code"] == "invalid_request_error"
     assert [span["task_id"] for span in said["timeline"]] == ["facts", "page"]
-    assert said["usage"]["output_tokens"] == 1
+    assert (said["usage"]["output_tokens"], said["cost"]) == (1, None)
     assert done.err.startswith("1 of 2 succeeded in ")
 
 
@@ -306,3 +306,15 @@ async def test_what_mas_toml_says_of_agents_and_task_types_holds(shown: pytest.C
         done = await mas(shown, "run", "plan.json")
     assert done.code == 0, done.err
     assert sorted(re.findall(rb"^(\w+): running \((\w),", done.out, re.M)) == [(b"one", b"c"), (b"two", b"b")]
+
+
+async def test_what_it_cost_is_told_where_prices_are_known(shown: pytest.CaptureFixture[bytes]) -> None:
+    async with Provider(FACTS, PAGE, FACTS, PAGE) as provider:
+        priced = '[prices."m-1"]\ninput = 1.0\noutput = 500000.0\n'
+        write(provider, agents=agent_table(provider.url) + priced)
+        done = await mas(shown, "run", "plan.json")
+        document = await mas(shown, "run", "plan.json", "--format", "json")
+    assert re.search(rb"\nfacts +a .* \$0\.5 ", done.out), done.out
+    assert re.fullmatch(rb"2 of 2 succeeded in [\d.]+ s, for \$1\.50\.", done.out.splitlines()[-1])
+    assert json.loads(document.out)["cost"] == pytest.approx(1.500006)
+    assert json.loads(document.out)["tasks"]["page"]["cost"] == pytest.approx(1.000003)

@@ -16,9 +16,9 @@ from .terminal import printable
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
-__all__ = ["Board", "TaskLane", "fitting"]
+__all__ = ["Board", "TaskLane", "dollars", "fitting"]
 
-HEADINGS: Final = ("task", "agent", "first chunk", "chunks/s", "tokens", "time", "ended")
+HEADINGS: Final = ("task", "agent", "first chunk", "chunks/s", "tokens", "cost", "time", "ended")
 _MOST_NAME: Final = 24  # columns of a task's id, with what is drawn before it, or of an agent's name
 _LEAST_TAIL: Final = 10  # columns of a text's end
 _LOOKED_AT: Final = 500  # characters of which the last ones are shown
@@ -44,8 +44,9 @@ class TaskLane(Lane):
     def figures(self) -> tuple[str, ...]:
         """One text for each of the headings."""
         *figures, ended = super().figures()
-        latency = (self.final or {}).get("latency")
-        return (*figures, "-" if latency is None or self.state == "skipped" else f"{latency:.2f} s", ended)
+        final = self.final or {}
+        ran = self.final is not None and self.state != "skipped"
+        return (*figures, dollars(final.get("cost")), f"{final['latency']:.2f} s" if ran else "-", ended)
 
     @property
     def state(self) -> str:
@@ -161,6 +162,11 @@ class LiveBoard(screen.Live):
 
 def _cut(text: str, width: int) -> str:
     return text if len(text) <= width else text[: width - 1] + "\u2026"
+
+
+def dollars(cost: float | None) -> str:
+    """A cost in US dollars, with as many places as show it."""
+    return "-" if cost is None else f"${cost:.2f}" if cost >= 1 or not cost else f"${cost:.2g}"
 
 
 def _draws_lines(encoding: str | None) -> bool:

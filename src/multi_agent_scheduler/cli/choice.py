@@ -69,6 +69,9 @@ def limited(said: config.Configuration, agents: Mapping[str, Agent]) -> dict[str
         "limits": {name: limits for name, limits in said.limits.items() if name in agents},
         "routes": {kind: name for kind, name in said.routes.items() if name in agents},
         "task_type_limits": said.task_type_limits,
+        "budgets": said.budgets,
+        "prices": said.prices,
+        "cache": said.cache,
     }
 
 

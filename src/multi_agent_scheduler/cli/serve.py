@@ -6,14 +6,13 @@ import argparse
 import asyncio
 import importlib.util
 import logging
-import os
 import signal
 import socket
 import sys
 from collections.abc import Mapping
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Any, Final, NoReturn
+from typing import Final
 
 from .. import config
 from ..agents.base import Agent
@@ -26,6 +25,7 @@ from ..server.access_log import LOGGER
 from ..server.process import Process, bound, loop_factory
 from ..server.settings import settings_of
 from ..store import SQLiteStore, Store
+from ..telemetry import Telemetry
 from . import choice, place
 from .stopping import Stopping
 from .terminal import complain, say
@@ -61,7 +61,15 @@ async def _serve(
     listener: socket.socket,
 ) -> int:  # fmt: skip
     bus, metrics = EventBus(), Metrics()
-    scheduler = MultiAgentScheduler(agents, store=store, event_bus=bus, metrics=metrics, **_rules(said, agents))
+    scheduler = MultiAgentScheduler(
+        agents,
+        store=store,
+        event_bus=bus,
+        metrics=metrics,
+        telemetry=Telemetry.from_environment(),
+        default_agent=said.default_agent,
+        **choice.limited(said, agents),
+    )
     app = make_app(scheduler, settings=settings, keys=keys, metrics=metrics, event_bus=bus)
     process, loop = Process(app, listener), asyncio.get_running_loop()
     patience = asyncio.timeout(None)
@@ -85,19 +93,9 @@ async def _serve(
                 await scheduler.wait_idle()
         except TimeoutError:
             await running
-            if store.durable:
-                await _leave(store, _code(stopping))
+            await scheduler.suspend()  # the next start goes on with it
         await scheduler.aclose()
         return _code(stopping)
-
-
-async def _leave(store: Store, code: int) -> NoReturn:
-    """Keep what has come, and end the process: what runs is as after a crash, and the next start goes on with it."""
-    logging.disable()  # the runs would complain that the store is closed under them
-    await store.aclose()
-    for stream in (sys.stdout, sys.stderr):
-        stream.flush()
-    os._exit(code)
 
 
 def _code(stopping: Stopping) -> int:
@@ -107,16 +105,6 @@ def _code(stopping: Stopping) -> int:
 def keys_beside(store: Store) -> Path | None:
     """The file of keys that belongs to a store; None for a store that is in memory."""
     return store.path.with_name(f"{store.path.name}.keys") if isinstance(store, SQLiteStore) else None
-
-
-def _rules(said: config.Configuration, agents: Mapping[str, Agent]) -> dict[str, Any]:
-    return {
-        **choice.limited(said, agents),
-        "default_agent": said.default_agent,
-        "budgets": said.budgets,
-        "prices": said.prices,
-        "cache": said.cache,
-    }
 
 
 def _agents(said: config.Configuration) -> dict[str, Agent]:

@@ -83,7 +83,9 @@ class Boarded:
         ended = sum(lane.final is not None for lane in lanes)
         succeeded = sum(lane.succeeded for lane in lanes)
         self._shown.table(lanes)
-        self._shown.note(f"{succeeded} of {len(lanes)} succeeded in {seconds:.2f} s.")
+        costs = [lane.final["cost"] for lane in lanes if lane.final is not None and "cost" in lane.final]
+        cost = f", for {board.dollars(sum(costs))}" if costs and len(costs) == ended else ""
+        self._shown.note(f"{succeeded} of {len(lanes)} succeeded in {seconds:.2f} s{cost}.")
         return ended, succeeded
 
     def _started(self, event: Event) -> None:
@@ -168,6 +170,7 @@ class Document:
             "success": result.success,
             "latency": result.latency,
             "usage": result.usage,
+            "cost": result.cost,
             "tasks": dict(result),
             "timeline": result.timeline,
         }

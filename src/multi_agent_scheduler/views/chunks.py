@@ -40,6 +40,8 @@ def final(task: Task, agent_name: str, result: Result, *, batch: int = 0) -> dic
     }
     if result.cached:
         last["cached"] = True
+    if result.cost is not None:
+        last["cost"] = result.cost
     return last
 
 
