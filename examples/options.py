@@ -6,7 +6,7 @@ import argparse
 import asyncio
 import socket
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 from multi_agent_scheduler import Agent, ClaudeAgent, FunctionAgent, GeminiAgent, LocalAgent, OpenAIAgent
@@ -19,7 +19,7 @@ async def echo(prompt: str) -> AsyncIterator[str]:
         await asyncio.sleep(0.02)
 
 
-AGENTS = {
+AGENTS: dict[str, Callable[[], Agent]] = {
     "local": lambda: LocalAgent(defaults={"max_tokens": 200}),
     "claude": ClaudeAgent,  # these three read their keys from ANTHROPIC_API_KEY, OPENAI_API_KEY and GEMINI_API_KEY
     "openai": OpenAIAgent,

@@ -260,7 +260,7 @@ async def test_what_was_submitted_is_cancelled_a_while_after_the_socket_has_gone
 
 async def test_who_comes_back_in_time_finds_it_running() -> None:
     agent = ScriptedAgent("Hello ", asyncio.Event())
-    async with serving({"one": agent}, settings=Settings(access_log=False, grace=0.05)) as server:
+    async with serving({"one": agent}, settings=Settings(access_log=False, grace=1.0)) as server:
         async with server.talk() as client:
             stream_id = await client.submit("one")
         async with server.talk() as client, server.talk() as other:
