@@ -6,8 +6,9 @@ from typing import Any
 
 import msgspec
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from multi_agent_scheduler.errors import StreamExists
 from multi_agent_scheduler.records import (
     TERMINALS,
     CallEnded,
@@ -51,29 +52,52 @@ class Machine(RuleBasedStateMachine):
         self.dead: list[Lease] = []
         self.grants: list[float] = []
 
+    @initialize(claimed=st.sets(NAMES, min_size=2), permitted=st.sets(NAMES, min_size=2))
+    def begin(self, claimed: set[str], permitted: set[str]) -> None:
+        """In the middle of things, so that not each example has to get there."""
+        for name in ("a", "b", "c"):
+            self.core.submit([StreamSpec(name, name)], self.now)
+            self.logs[name] = []
+        self.commit()
+        for name in sorted(claimed):
+            self.claim(name)
+        for name in sorted(permitted & claimed):
+            self.permit(name)
+            self.append(name, 1)
+
     # --- steps ----------------------------------------------------------------------------------------------------
 
     @rule(name=NAMES)
-    def submit(self, name: str) -> None:
-        if name not in self.core:
-            self.core.submit([StreamSpec(name, name)], self.now)
-            self.logs[name] = []
-            self.commit()
+    def submit_again(self, name: str) -> None:
+        try:
+            self.core.submit([StreamSpec("d", "d"), StreamSpec(name, name)], self.now)
+        except StreamExists:
+            assert "d" not in self.core, "all are accepted, or none"
+            return
+        raise AssertionError(f"{name} was accepted twice")
 
     @rule(name=NAMES)
     def claim(self, name: str) -> None:
         """Claim a stream and go on with what is there, as its commit point says."""
-        if name not in self.core or self.core.get(name).state != "queued":
-            return
+        if self.core.get(name).state != "queued":
+            try:
+                self.core.claim(name)
+            except Fenced:
+                return
+            raise AssertionError(f"{name} was given to two")
         worker = self.workers[name] = Running(self.core.claim(name))
         left = recovery(self.logs[name], "off" if name == "a" else "reset")
         worker.summary.feed(left.history)
         worker.calls = left.calls
+        committed = worker.summary.has_content
         stop = self.core.get(name).stop_reason
         if left.terminal is not None or stop is not None:
             self.finish_with(worker, [*left.prelude, left.terminal or Cancelled(stop or "")])
         elif left.prelude:
             self.write(worker, left.prelude)
+        if name in self.workers:  # it runs again: what it had said is void
+            assert not (committed and worker.summary.has_content), "two attempts would be spliced"
+            assert not worker.summary.open_calls
 
     @rule(name=NAMES)
     def permit(self, name: str) -> None:
@@ -118,10 +142,10 @@ class Machine(RuleBasedStateMachine):
 
     @rule(name=NAMES)
     def cancel(self, name: str) -> None:
-        if name in self.core:
-            info = self.core.get(name)
-            first = info.stop_reason is None and not info.ended
-            assert self.core.cancel(name, "enough") == first
+        info = self.core.get(name)
+        first = info.stop_reason is None and not info.ended
+        assert self.core.cancel(name, "enough") == first
+        assert info.ended or info.stop_reason == "enough"
 
     @rule(name=NAMES)
     def finish(self, name: str) -> None:
