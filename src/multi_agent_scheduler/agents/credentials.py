@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from typing import Final
 
-import msgspec
+from ..errors import InvalidConfiguration
 
-from ..errors import ErrorInfo, InvalidConfiguration
-
-__all__ = ["Headers", "Secret", "checked_headers", "scrubbed", "secrets_of", "without"]
+__all__ = ["Headers", "Secret", "checked_headers", "secrets_of"]
 
 
 class Secret:
@@ -35,39 +33,6 @@ class Secret:
 
     def __reduce__(self) -> str:
         raise TypeError("a Secret cannot be pickled")
-
-
-_SHORTEST: Final = 6  # what is shorter is no key, and would be found inside ordinary words
-_PART: Final = 3  # the same for the begin or the end of a key where only that is left
-_REDACTED: Final = "[redacted]"
-
-
-def scrubbed(info: ErrorInfo, secrets: Sequence[Secret]) -> ErrorInfo:
-    """The error without the keys that were sent, in case the provider repeats one."""
-    changed = {}
-    for name in ("message", "detail", "provider_code", "request_id"):
-        value = getattr(info, name)
-        if value is not None and (clean := without(value, secrets)) != value:
-            changed[name] = clean
-    return msgspec.structs.replace(info, **changed) if changed else info
-
-
-def without(text: str, secrets: Iterable[Secret]) -> str:
-    """The text without the keys, and without what is left of one that was cut."""
-    for hidden in secrets:
-        secret = hidden.reveal()
-        if len(secret) >= _SHORTEST:
-            text = _stripped(text.replace(secret, _REDACTED), secret)
-    return text
-
-
-def _stripped(text: str, secret: str) -> str:
-    # By its looks a part of the key may have been taken out before, and a text is cut at its limit, wherever that is.
-    for length in range(len(secret) - 1, _PART - 1, -1):
-        text = text.replace(_REDACTED + secret[-length:], _REDACTED)
-        if text.endswith(secret[:length]):
-            text = text[:-length] + _REDACTED
-    return text
 
 
 _TOKEN: Final = frozenset("!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ")

@@ -18,11 +18,11 @@ from ..errors import AgentError, ErrorInfo, agent_error
 from ..records import Failed, Interrupted, Record
 from ..scheduling.provider import ProviderState
 from ..wire.decoder import StreamDecoder
-from ..wire.failure import redact
 from ..wire.quota import provider_state
+from ..wire.redaction import redact, scrubbed, without
 from .base import Source
 from .connection import BadResponse, ConnectError, Connection, Cut, Origin, Untrusted
-from .credentials import Secret, scrubbed, without
+from .credentials import Secret
 from .pool import Pool
 
 __all__ = ["Exchange", "HttpSource", "answered", "head_of"]
@@ -45,6 +45,11 @@ class Exchange(msgspec.Struct, kw_only=True):
     """What must not appear in an error, whoever wrote it."""
     heard: ProviderState | None = None
     """What the provider says of its limits, once its answer has begun."""
+
+    @property
+    def keys(self) -> list[str]:
+        """The secrets themselves."""
+        return [secret.reveal() for secret in self.secrets]
 
 
 def head_of(exchange: Exchange, headers: Mapping[str, str]) -> bytes:
@@ -75,7 +80,7 @@ async def answered(used: Pool, exchange: Exchange, head: bytes, connect: float) 
             await source.aclose()
             raise
     except AgentError as error:
-        raise agent_error(scrubbed(error.info, exchange.secrets)) from None
+        raise agent_error(scrubbed(error.info, exchange.keys)) from None
     return source
 
 
@@ -148,7 +153,7 @@ class HttpSource(Source):
         headers, status = await self._connection.head(), self._connection.status
         self._exchange.heard = provider_state(headers, time.time())
         request_id = headers.get("x-request-id") or headers.get("request-id") or headers.get("x-goog-request-id")
-        self.request_id = without(redact(request_id), self._exchange.secrets) if request_id else None
+        self.request_id = without(redact(request_id), self._exchange.keys) if request_id else None
         if 300 <= status < 400:
             where = redact(headers.get("location", "nowhere").partition("?")[0])
             problem = f"the provider redirected the request (to {where}); redirects are not followed: set base_url"
@@ -262,7 +267,7 @@ class HttpSource(Source):
 
     def _scrub(self, records: list[Record]) -> None:
         if records and isinstance(last := records[-1], Failed | Interrupted):
-            error = scrubbed(last.error, self._exchange.secrets)
+            error = scrubbed(last.error, self._exchange.keys)
             if error is not last.error:
                 records[-1] = msgspec.structs.replace(last, error=error)
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 import logging
 import math
 import os
-import re
 from abc import abstractmethod
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, ClassVar, Final, TypeAlias, TypedDict, Unpack
+from typing import Any, ClassVar, TypeAlias, TypedDict, Unpack
 
 import msgspec
 
@@ -18,7 +17,7 @@ from ..request import Request
 from ..scheduling.provider import ProviderState
 from ..task import Timeouts
 from ..wire.decoder import StreamDecoder
-from ..wire.failure import redact
+from ..wire.redaction import reason_of
 from .address import Address, Tls, environment_proxy, parse_proxy
 from .base import ErrorMode, LeafAgent, Source
 from .connection import Origin
@@ -31,9 +30,6 @@ from .settings import check_count, check_settings, check_unknown
 __all__ = ["Auth", "HttpAgent", "HttpSettings"]
 
 _log = logging.getLogger(__name__)
-
-# What may be a token or a secret, in the text of an error that is not ours: long, with a digit in it.
-_OPAQUE: Final = re.compile(r"(?=[^\s]*[0-9])[\w+/=.~:-]{16,}")
 
 Auth: TypeAlias = Callable[[], Awaitable[str]]
 """An async callable that gives a token; asked before each request, so that a token may expire."""
@@ -233,7 +229,7 @@ class HttpAgent(LeafAgent):
         except InvalidConfiguration as error:
             raise agent_error(ErrorInfo("authentication_error", str(error))) from None
         except Exception as error:
-            reason = _OPAQUE.sub("[redacted]", redact(str(error)))
+            reason = reason_of(error)
             problem = f"auth() raised {type(error).__name__}" + (f": {reason}" if reason else "")
             raise agent_error(ErrorInfo("authentication_error", problem)) from error
 

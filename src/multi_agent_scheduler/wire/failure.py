@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import Any, Final
 
 from ..errors import ErrorInfo
+from .redaction import redact
 
-__all__ = ["classify", "from_status", "moment", "redact", "retry_after"]
+__all__ = ["classify", "from_status", "moment", "retry_after"]
 
 # (code of ours, whether the same request may succeed later, our sentence)
 _BY_STATUS: Final[dict[int, str]] = {
@@ -90,18 +90,6 @@ _BY_NAME: Final[dict[str, str]] = {
     "unauthenticated": "authentication_error",
     "unavailable": "overloaded_error",
 }
-
-_DETAIL_LIMIT: Final = 500
-# Keys as providers write them, bearer headers, and key= query parameters, wherever a provider echoes them.
-_SECRET: Final = re.compile(
-    r"(?:sk|pk|rk|gsk|xai|key|AIza|ya29)[-_.][\w.*-]{6,}|AIza[\w-]{10,}|(?i:bearer\s+)\S+|(?i:(?:api[-_]?)?key[=:]\s*)\S+"
-)
-_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
-
-
-def redact(text: str) -> str:
-    """The text without anything that looks like a key, on one line, at most 500 characters."""
-    return _SECRET.sub("[redacted]", _CONTROL.sub(" ", text[: 4 * _DETAIL_LIMIT])).strip()[:_DETAIL_LIMIT]
 
 
 def from_status(status: int) -> str:
