@@ -10,13 +10,15 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from .agents.structured import items, items_path, objects
-from .errors import InvalidRequest
+from .errors import InvalidRequest, agent_error
 from .records import Record
+from .request import build
 from .schema import Path, Schema
 from .store.follow import Follower
 from .submission import Terms, terms
 from .task import Task
 from .views.objects import ObjectView, Partial
+from .views.tool_calls import PartialCall, ToolCallsView
 
 if TYPE_CHECKING:
     from .execution import Execution
@@ -98,6 +100,37 @@ class ObjectTasks(ABC):
         async with aclosing(partials), aclosing(items(partials, place)) as found:
             async for item in found:
                 yield item
+
+    async def stream_tool_calls(
+        self,
+        task: Task,
+        agent_name: str | None = None,
+        *,
+        owner: str = "",
+        trace: Mapping[str, str] | None = None,
+    ) -> AsyncGenerator[PartialCall, None]:
+        """Run a task with tools and give out the arguments of each call as they grow, a
+        :class:`~multi_agent_scheduler.views.tool_calls.PartialCall` for each batch that changes them.
+
+        They are checked against the ``parameters`` of the task's tools. Raises
+        :class:`~multi_agent_scheduler.errors.AgentError` if the agent fails. Leaving early stops the task.
+        """
+        if not isinstance(task, Task):
+            raise InvalidRequest(f"a task must be a Task, not {type(task).__name__}")
+        tools = build("-", {"tools": task.options.get("tools", ())}).tools
+        view = ToolCallsView({tool.name: tool.parameters for tool in tools if tool.parameters is not None})
+        execution, run = await self._begun(task, agent_name, terms(owner, trace))
+        try:
+            async for batch in _batches(self._store, run.stream_id):
+                for call in view.feed(batch):
+                    yield call
+            result = await run.wait()
+            if result.error is not None:
+                raise agent_error(result.error, partial=result)
+            for call in view.close():
+                yield call
+        finally:
+            await execution.left(run)
 
 
 def _checked(task: Task) -> tuple[Task, Schema]:

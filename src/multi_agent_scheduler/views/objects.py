@@ -21,7 +21,8 @@ __all__ = ["Folding", "ObjectView", "Partial"]
 class Folding:
     """One document as it arrives, checked and typed: each place as it closes.
 
-    There may be prose or a fence around it, unless it is a bare number, say: those are not told from prose. Raises
+    There may be prose or a fence around it, unless ``strict`` is True or it is a bare number, say: those are not told
+    from prose. Raises
     :class:`~multi_agent_scheduler.errors.InvalidJSON` for what is no JSON and
     :class:`~multi_agent_scheduler.schema.Misfit` for what does not fit; then ``value`` is what was
     known before. A name that an object has twice is an error, so that what is completed stays completed.
@@ -29,8 +30,9 @@ class Folding:
 
     __slots__ = ("_frames", "_parser", "_root", "_shape", "changes", "completed")
 
-    def __init__(self, schema: Schema) -> None:
-        self._parser: PartialJSON = (PartialJSON if schema.scalar else EmbeddedJSON)(duplicates="error")
+    def __init__(self, schema: Schema, *, strict: bool = False) -> None:
+        kind = PartialJSON if strict or schema.scalar else EmbeddedJSON
+        self._parser: PartialJSON = kind(duplicates="error")
         self._shape = schema.shape
         self._frames: dict[Path, _Frame] = {}  # the open objects and arrays, from the outermost inwards
         self._root: Any = UNSET
