@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 __all__ = ["Host", "Merge", "PlanResult", "PlanRun", "PlanView", "Span"]
 
 
-class Span(msgspec.Struct, frozen=True):
+class Span(msgspec.Struct, frozen=True, gc=False):
     """When a task of a plan ran: seconds since the plan began. ``first`` is its first content, None if it had none."""
 
     task_id: str

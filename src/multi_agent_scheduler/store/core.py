@@ -44,7 +44,7 @@ class Lease(msgspec.Struct, frozen=True, gc=False):
     epoch: int
 
 
-class StreamSpec(msgspec.Struct, frozen=True, omit_defaults=True):
+class StreamSpec(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     """A stream to be accepted. ``body`` is what its runner needs to run it, now or after a crash; the store keeps it.
 
     ``plan_id`` is the same for the streams of one plan; ``owner`` is whose stream it is ("" is nobody's in particular).
@@ -57,7 +57,7 @@ class StreamSpec(msgspec.Struct, frozen=True, omit_defaults=True):
     body: bytes = b""
 
 
-class StreamInfo(msgspec.Struct):
+class StreamInfo(msgspec.Struct, gc=False):
     """What the store knows of a stream, beside its log. ``seq`` is that of its last record, ``size`` in bytes.
 
     ``created`` and ``ended_at`` are seconds since 1970 (UTC).
