@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from pathlib import Path
 from typing import Any
 
@@ -198,3 +199,22 @@ async def test_a_query_that_does_not_fit(query: str) -> None:
     async with serving({"a": ScriptedAgent("x")}) as served, client(served) as sdk:
         response = await sdk.responses.create(model="a", input="x")
         assert (await served.http.get(f"/v1/responses/{response.id}?{query}")).status_code == 400
+
+
+async def test_a_server_that_stops_leaves_readers_their_place() -> None:
+    gate = asyncio.Event()
+    agent = ScriptedAgent("Hel", gate, "lo")
+    async with serving({"a": agent}) as served, client(served) as sdk:
+        stream = await sdk.responses.create(model="a", input="x", stream=True, background=True)
+        seen = [await anext(stream) for _ in range(5)]
+        assert seen[-1].type == "response.output_text.delta"
+        async with served.http.stream("GET", f"/v1/responses/{seen[0].response.id}?stream=true") as raw:
+            lines = raw.aiter_lines()
+            while "output_text.delta" not in await anext(lines):
+                pass
+            await served.app.drain()
+            told = [line async for line in lines if line.startswith("data: ")]
+        with pytest.raises(openai.APIError, match="being stopped"):
+            await anext(stream)
+        gate.set()
+    assert [json.loads(line[6:])["type"] for line in told if "sequence_number" not in line] == ["error"]

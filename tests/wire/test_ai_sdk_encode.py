@@ -53,6 +53,10 @@ def test_the_stream_can_be_opened_before_there_is_a_record() -> None:
     assert chunks(opened + writer.encode([Text("x"), END])) == said(Text("x"), END)
 
 
+def test_a_model_that_is_not_known_is_not_told() -> None:
+    assert chunks(Encoder(id="msg_1", model="").encode([END]))[0] == {"type": "start", "messageId": "msg_1"}
+
+
 def test_nothing_follows_the_end() -> None:
     writer = Encoder(id="msg_1", model="m")
     writer.encode([Text("x"), END])

@@ -7,7 +7,9 @@ event has the same ``sequence_number`` for every reader.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any, Final
 
 import msgspec
@@ -31,6 +33,7 @@ __all__ = ["FACE", "ROUTES"]
 
 _json: Final = msgspec.json.Encoder().encode
 _PREFIX: Final = "resp_"
+_STOP_SECONDS: Final = 5.0
 _BACKGROUND: Final = "responses/background"  # the id of the task says what its stream was asked for
 
 # https://platform.openai.com/docs/api-reference/responses/create
@@ -79,9 +82,11 @@ class _Renderer(Renderer):
         return self._behind(self._encoder.encode(records))
 
     def broken(self, error: ErrorInfo) -> bytes:
+        # The reference has the fields beside the type; OpenAI sends them inside of "error", which its clients raise.
+        # Without a number: the last one that the reader has stays its place to come back to.
         told = error_object(error)["error"]
-        event = {"type": "error", "code": told["code"], "message": told["message"], "param": None}
-        return b"event: error\ndata: %b\n\n" % _json({**event, "sequence_number": 0})
+        event = {"type": "error", "code": told["code"], "message": told["message"], "param": None, "error": told}
+        return b"event: error\ndata: %b\n\n" % _json(event)
 
     def _make(self) -> openai_responses.Encoder:
         return _encoder(self._asked, self._stream)
@@ -170,13 +175,15 @@ async def retrieve(exchange: Exchange) -> None:
 
 
 async def cancel(exchange: Exchange) -> None:
-    """``POST /v1/responses/{response_id}/cancel``. The answer is the response as it ended."""
+    """``POST /v1/responses/{response_id}/cancel``. The answer is the response as it ended, if it did so in time."""
     info = _found(exchange)
     scheduler, owner = exchange.server.scheduler, exchange.owner
     await scheduler.cancel(info.stream_id, "cancelled by its client", owner=owner)
     log = scheduler.log(info.stream_id, owner=owner)
-    while not log.ended:
-        await log.wait(scheduler.find(info.stream_id, owner=owner).seq)
+    with suppress(TimeoutError):
+        async with asyncio.timeout(_STOP_SECONDS):
+            while not log.ended:
+                await log.wait(scheduler.find(info.stream_id, owner=owner).seq)
     info = _found(exchange)
     await _object(exchange, _again(exchange, info), info)
 

@@ -69,7 +69,7 @@ class Encoder:
     """``encode`` the batches of one stream, from its start and in order; the batch with the terminal ends the stream.
 
     ``id`` is the message's; a client that continues a message (it posted tool results) wants the id that the message
-    has. ``model`` is told as the message's metadata, as is ``usage`` at the end.
+    has. ``model``, if it is known, is told as the message's metadata, as is ``usage`` at the end.
 
     - Refusals are texts. Sources with an http(s) address are ``source-url``, each told once; others with a title are
       ``source-document``.
@@ -82,7 +82,9 @@ class Encoder:
     """
 
     def __init__(self, *, id: str, model: str, created: int = 0) -> None:  # noqa: A002, ARG002 - as every protocol's
-        self._start = {"type": "start", "messageId": id, "messageMetadata": {"model": model}}
+        self._start: dict[str, Any] = {"type": "start", "messageId": id}
+        if model:
+            self._start["messageMetadata"] = {"model": model}
         self._frames: list[bytes] = []
         self._begun = False
         self.done = False
