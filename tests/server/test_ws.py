@@ -15,6 +15,7 @@ from multi_agent_scheduler import EventBus, Metrics, MultiAgentScheduler
 from multi_agent_scheduler.errors import ErrorInfo, agent_error
 from multi_agent_scheduler.records import Text, decode_record
 from multi_agent_scheduler.server import Keys, Settings, make_app
+from multi_agent_scheduler.server.keys import KeyLimits
 from multi_agent_scheduler.server.process import Process, bound
 from multi_agent_scheduler.store.base import Store
 from multi_agent_scheduler.store.core import StreamSpec
@@ -226,6 +227,57 @@ async def test_a_window_holds_back_what_is_not_acknowledged() -> None:
             await client.say(type="acknowledge", stream_id=stream_id, seq=seen[-1]["seq"])
             seen.append(await client.hear())
         assert records(seen[:-1]) == [record async for record in server.scheduler.follow(stream_id)]
+
+
+async def test_a_subscription_has_a_pace_of_its_own() -> None:
+    async with serving({"one": ScriptedAgent(*"abcdefghijk")}) as server, server.talk() as client:
+        stream_id = await client.submit("one")
+        log = [record async for record in server.scheduler.follow(stream_id)]
+        loop = asyncio.get_running_loop()
+        for pace, window, least in [("100/s", None, 0.1), ("100/s", 3, 0.1), (None, None, 0)]:
+            began = loop.time()
+            await client.ask(type="subscribe", stream_id=stream_id, pace=pace, window=window)
+            seen = [await client.hear()]
+            while seen[-1]["type"] != "end":
+                await client.say(type="acknowledge", stream_id=stream_id, seq=seen[-1]["seq"])
+                seen.append(await client.hear())
+            assert records(seen[:-1]) == log
+            assert loop.time() - began >= least
+        problem = await client.ask(type="subscribe", id="1", stream_id=stream_id, pace="fast")
+        assert (problem["id"], problem["status"]) == ("1", 400)
+        await client.ask(type="subscribe", stream_id=stream_id, pace="1/min")
+        assert [(await client.hear())["type"] for _ in range(2)] == ["call_started", "text"]
+        await client.ask(type="unsubscribe", stream_id=stream_id)
+
+
+async def test_the_limits_of_a_key_hold(tmp_path: Path) -> None:
+    keys = Keys(tmp_path / "keys.json")
+    key = keys.create("anna", limits=KeyLimits(requests_per_minute=3, streams=1, pace="100/s"))
+    headers = {"additional_headers": {"x-api-key": key}}
+    loop = asyncio.get_running_loop()
+    async with (
+        serving({"one": ScriptedAgent(*"abcdefghijk")}, keys=keys) as server,
+        server.talk(**headers) as client,
+        server.talk("/stream", **headers) as simple,
+    ):
+        one, two = await client.submit("one"), await client.submit("one")
+        began = loop.time()
+        await client.ask(type="subscribe", stream_id=one, pace="1000/s")
+        assert (await client.hear())["type"] == "call_started"
+        await client.say(type="subscribe", stream_id=two)
+        heard = [await client.hear() for _ in range(15)]
+        assert [message["status"] for message in heard if message["type"] == "problem"] == [429]
+        assert heard[-1]["type"] == "end"
+        assert loop.time() - began >= 0.1
+
+        began = loop.time()
+        await simple.connection.send("Hi")
+        assert [(await simple.hear())["type"] for _ in range(12)] == ["chunk"] * 11 + ["complete"]
+        assert loop.time() - began >= 0.1
+        await simple.connection.send("Hi")
+        assert (await simple.hear())["error"]["code"] == "rate_limit_error"
+        task = {"id": "t", "prompt": "Hi"}
+        assert (await client.ask(type="submit", tasks=[task]))["status"] == 429
 
 
 async def test_a_client_that_takes_nothing_is_read_for_from_the_log_and_slows_nobody(tmp_path: Path) -> None:

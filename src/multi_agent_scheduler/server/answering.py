@@ -82,7 +82,7 @@ async def relayed(
     """
     server, stream_id = exchange.server, info.stream_id
     check_reading(exchange)
-    opening.pacer = _pacer(exchange)
+    opening.pacer = pacer_of(exchange, exchange.query.get("pace"))
     _compress(exchange, opening)
     log = server.scheduler.log(stream_id, owner=exchange.owner)
     rendering = server.renderings.of((stream_id, spelling), lambda: log, make, after=after)
@@ -102,9 +102,9 @@ async def relayed(
         server.attendance.leave(stream_id, leaving, ended=log.ended)
 
 
-def _pacer(exchange: Exchange) -> Pacer | None:
-    """What holds this reader to a pace: that of the query, ``pace``, or of its key if that is slower."""
-    asked, key = exchange.query.get("pace"), exchange.caller.quota.limits.pace
+def pacer_of(exchange: Exchange, asked: str | None) -> Pacer | None:
+    """What holds this reader to a pace: the one that is asked for, or that of its key if that is slower."""
+    key = exchange.caller.quota.limits.pace
     pace = None if asked is None else parse_pace(asked)
     if key is not None:
         allowed = parse_pace(key)

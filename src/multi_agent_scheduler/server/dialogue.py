@@ -32,6 +32,7 @@ __all__ = [
 
 _Id: TypeAlias = Annotated[str, msgspec.Meta(max_length=128)] | int | None
 _Window: TypeAlias = Annotated[int, msgspec.Meta(ge=1, le=100_000)]
+_Pace: TypeAlias = Annotated[str, msgspec.Meta(max_length=40)] | None
 
 
 class _Message(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="type"):
@@ -47,14 +48,17 @@ class Submit(_Message, frozen=True, kw_only=True, tag="submit"):
     subscribe: bool = False
     detach: bool = False
     window: _Window | None = None
+    pace: _Pace = None
 
 
 class Subscribe(_Message, frozen=True, kw_only=True, tag="subscribe"):
-    """Send the records of a stream behind a cursor, no more than ``window`` ahead of what was acknowledged."""
+    """Send the records of a stream behind a cursor, no more than ``window`` ahead of what was acknowledged, and no
+    faster than ``pace``."""
 
     stream_id: str
     after: str = ""
     window: _Window | None = None
+    pace: _Pace = None
 
 
 class _Unsubscribe(_Message, frozen=True, kw_only=True, tag="unsubscribe"):
@@ -200,7 +204,9 @@ class Dialogue:
         if message.subscribe:
             for stream_id in streams.values():
                 self._subscriptions[stream_id] = None
-                actions.append(Follow(Subscribe(id=message.id, stream_id=stream_id, window=message.window)))
+                actions.append(
+                    Follow(Subscribe(id=message.id, stream_id=stream_id, window=message.window, pace=message.pace))
+                )
         return actions
 
     def subscribed(self, message: Subscribe, seq: int, cursor: str) -> Sequence[Action]:

@@ -17,13 +17,15 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from ..errors import ErrorInfo, SchedulerError, StreamNotFound, UnknownAgent
+from ..pacing import characters, paced
 from ..records import TERMINALS, Record, encode_record
 from ..task import Task
+from ..views.pacing import Pacer
 from . import cursor as cursors
-from .access import Caller
+from .answering import check_reading, pacer_of
 from .conversation import converse
 from .dialogue import Action, Cancel, Dialogue, Follow, Open, Say, Start, Stop, Submit, Subscribe, problem_message
-from .exchange import path_of
+from .exchange import Exchange
 from .face import Answer, Renderer
 from .problem import Problem, problem_of
 from .relay import Message, Send
@@ -51,18 +53,18 @@ _PRUNE: Final = 256
 async def connected(server: Server, scope: Mapping[str, Any], receive: Receive, send: Send) -> None:
     """Somebody wants a WebSocket."""
     await receive()
-    headers = dict(scope["headers"])
-    talk = {"/v1/ws": _many_streams, "/stream": _simple}.get(path_of(scope))
+    exchange = Exchange(server, {**scope, "method": "WEBSOCKET"}, receive, send)
+    talk = {"/v1/ws": _many_streams, "/stream": _simple}.get(exchange.path)
     try:
         if talk is None:
             raise Problem(404, "there is no WebSocket at this path, but at /v1/ws and /stream")
-        caller = server.access.caller(headers)
-        server.access.check_origin("WEBSOCKET", headers)
+        exchange.caller = server.access.caller(exchange.headers)
+        server.access.check_origin(exchange.method, exchange.headers)
     except Problem as problem:
         await _refuse(scope, send, native_problem(problem))
         return
     await send({"type": "websocket.accept"})
-    await talk(server, caller, receive, send)
+    await talk(exchange, receive)
 
 
 async def _refuse(scope: Mapping[str, Any], send: Send, answer: Answer) -> None:
@@ -74,20 +76,29 @@ async def _refuse(scope: Mapping[str, Any], send: Send, answer: Answer) -> None:
     await send({"type": "websocket.http.response.body", "body": answer.body})
 
 
-async def _simple(server: Server, caller: Caller, receive: Receive, send: Send) -> None:
+async def _simple(exchange: Exchange, receive: Receive) -> None:
     """Prompts for the default agent; a client that leaves stops the answer."""
+    quota, scheduler = exchange.caller.quota, exchange.server.scheduler
 
     async def answer(prompt: str) -> AsyncGenerator[dict[str, Any], None]:
-        caller.quota.take(asyncio.get_running_loop().time())
-        async with aclosing(server.scheduler.execute_task_stream(Task("stream", prompt), owner=caller.owner)) as items:
-            async for item in items:
-                yield item
+        check_reading(exchange)
+        exchange.spend()
+        items = scheduler.execute_task_stream(Task("stream", prompt), owner=exchange.owner, trace=exchange.trace)
+        if quota.limits.pace is not None:
+            items = paced(items, quota.limits.pace)
+        quota.reading += 1
+        try:
+            async with aclosing(items):
+                async for item in items:
+                    yield item
+        finally:
+            quota.reading -= 1
 
-    await converse(receive, send, answer)
+    await converse(receive, exchange.send, answer)
 
 
-async def _many_streams(server: Server, caller: Caller, receive: Receive, send: Send) -> None:
-    connection = _Connection(server, caller)
+async def _many_streams(exchange: Exchange, receive: Receive) -> None:
+    connection, send = _Connection(exchange), exchange.send
     sending = asyncio.ensure_future(connection.send_all(send))
     listening = asyncio.ensure_future(connection.listen(receive))
     try:
@@ -129,11 +140,18 @@ class _Renderer(Renderer):
 class _Subscription(Reader):
     """A stream that a connection is shown."""
 
-    __slots__ = ("_connection", "backlog", "behind", "ended", "rendering", "stream_id", "waiting")
+    __slots__ = ("_connection", "_pacer", "backlog", "behind", "ended", "rendering", "stream_id", "timer", "waiting")
 
-    def __init__(self, connection: _Connection, stream_id: str, rendering: Rendering, after: int) -> None:
+    def __init__(
+        self, connection: _Connection, stream_id: str, rendering: Rendering, after: int, pacer: Pacer | None
+    ) -> None:
         super().__init__(after)
         self._connection = connection
+        self._pacer = pacer
+        if pacer is not None:
+            self.most = 1
+        self.timer: asyncio.TimerHandle | None = None
+        """What waits is too early for the pace of this reader."""
         self.stream_id = stream_id
         self.rendering = rendering
         self.waiting: deque[bytes] = deque()
@@ -152,6 +170,16 @@ class _Subscription(Reader):
         self.seq += len(records)
         self.ended = isinstance(records[-1], TERMINALS)
         self.waiting.extend(data.split(b"\n"))
+        if self._pacer is not None:
+            loop = asyncio.get_running_loop()
+            now = loop.time()
+            due = self._pacer.due(characters(records[0]), now)
+            if due > now:
+                self.behind, self.timer = True, loop.call_at(due, self._due)
+        self._connection.pour(self)
+
+    def _due(self) -> None:
+        self.timer = None
         self._connection.pour(self)
 
     def break_off(self, error: ErrorInfo) -> None:
@@ -161,10 +189,10 @@ class _Subscription(Reader):
 class _Connection:
     """One client: its subscriptions, what it has submitted, and what is to be sent to it."""
 
-    def __init__(self, server: Server, caller: Caller) -> None:
-        self._server = server
-        self._caller = caller
-        self._dialogue = Dialogue(max_subscriptions=server.settings.max_streams)
+    def __init__(self, exchange: Exchange) -> None:
+        self._exchange = exchange
+        self._server = exchange.server
+        self._dialogue = Dialogue(max_subscriptions=self._server.settings.max_streams)
         self._subscriptions: dict[str, _Subscription] = {}
         self._submitted: set[str] = set()
         self._prune_at = _PRUNE
@@ -243,8 +271,9 @@ class _Connection:
 
     async def _submit(self, message: Submit) -> Sequence[Action]:
         tasks = [body.task() for body in message.tasks]
-        self._caller.quota.take(asyncio.get_running_loop().time())
-        handle = await self._server.scheduler.submit_plan(tasks, owner=self._caller.owner)
+        exchange = self._exchange
+        exchange.spend()
+        handle = await self._server.scheduler.submit_plan(tasks, owner=exchange.owner, trace=exchange.trace)
         if not message.detach:
             self._prune()
             for stream_id in handle.streams.values():
@@ -253,30 +282,31 @@ class _Connection:
         return self._dialogue.submitted(message, handle.plan_id, handle.streams)
 
     async def _subscribe(self, message: Subscribe) -> Sequence[Action]:
-        server, caller, stream_id = self._server, self._caller, message.stream_id
-        info = server.scheduler.find(stream_id, owner=caller.owner)
+        server, exchange, stream_id = self._server, self._exchange, message.stream_id
+        info = server.scheduler.find(stream_id, owner=exchange.owner)
         after = cursors.parse(message.after, info) if message.after else 0
-        most = caller.quota.limits.streams or server.settings.max_streams
-        if caller.quota.reading >= most:
-            raise Problem(429, f"no more than {most} streams can be read at once")
-        log = server.scheduler.log(stream_id, owner=caller.owner)
+        pacer = pacer_of(exchange, message.pace)
+        check_reading(exchange)
+        log = server.scheduler.log(stream_id, owner=exchange.owner)
         rendering = server.renderings.of((stream_id, "ws"), lambda: log, lambda: _Renderer(stream_id), after=after)
-        subscription = _Subscription(self, stream_id, rendering, after)
+        subscription = _Subscription(self, stream_id, rendering, after, pacer)
         subscription.ended = info.ended and after == info.seq
         self._subscriptions[stream_id] = subscription
-        caller.quota.reading += 1
+        exchange.caller.quota.reading += 1
         server.attendance.enter(stream_id)
         return self._dialogue.subscribed(message, after, cursors.cursor(stream_id, after))
 
     async def _cancel(self, message: Cancel) -> Sequence[Action]:
-        owner = self._caller.owner
+        owner = self._exchange.owner
         first = await self._server.scheduler.cancel(message.stream_id, message.reason, owner=owner)
         return self._dialogue.cancelled(message, first)
 
     # --- showing --------------------------------------------------------------------------------------------------
 
     def pour(self, subscription: _Subscription) -> None:
-        """Put what waits into the outbox, as far as the client's window goes."""
+        """Put what waits into the outbox, as far as its time has come and the client's window goes."""
+        if subscription.timer is not None:
+            return
         stream_id, waiting = subscription.stream_id, subscription.waiting
         sent = min(len(waiting), self._dialogue.room(stream_id))
         for _ in range(int(sent)):
@@ -306,7 +336,7 @@ class _Connection:
 
     def _go_on(self, subscription: _Subscription) -> None:
         """Some of it was sent, or acknowledged: show more if it was held up, and is no more."""
-        if subscription.behind and not subscription.waiting and not subscription.backlog:
+        if subscription.behind and not (subscription.waiting or subscription.backlog):
             subscription.behind = False
             subscription.rendering.grew()
 
@@ -319,8 +349,10 @@ class _Connection:
         stream_id = subscription.stream_id
         subscription.rendering.leave(subscription)
         subscription.behind = False
+        if subscription.timer is not None:
+            subscription.timer.cancel()
         del self._subscriptions[stream_id]
-        self._caller.quota.reading -= 1
+        self._exchange.caller.quota.reading -= 1
         self._server.attendance.leave(stream_id, "continue", ended=subscription.ended)
 
     def _say(self, message: bytes, subscription: _Subscription | None) -> None:
