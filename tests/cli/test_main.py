@@ -57,7 +57,10 @@ def test_without_a_command_help_is_shown_and_the_usage_is_wrong(capsys: pytest.C
     ("arguments", "sentence"),
     [
         (["ask", "Hi", "--max-tokens", "x"], "mas ask: --max-tokens: invalid int value: 'x' (see mas ask --help)"),
-        (["ask", "Hi", "--format", "xml"], "mas ask: --format: invalid choice: 'xml' (choose from 'text', 'records')"),
+        (
+            ["ask", "Hi", "--format", "xml"],
+            "mas ask: --format: invalid choice: 'xml' (choose from 'text', 'records', 'json'",
+        ),
         (["ask", "Hi", "--colour"], "mas: unrecognized arguments: --colour (see mas --help)"),
         (["ask", "Hi", "--max", "3"], "mas: unrecognized arguments: --max 3 (see mas --help)"),
         (["ask", "Hi", "there"], "mas: unrecognized arguments: there (see mas --help)"),

@@ -32,6 +32,7 @@ examples:
   mas ask "Explain Python async"
   mas ask -a claude -m claude-haiku-4-5 --max-tokens 200 "Name three rivers"
   mas ask --format records "Hello" > answer.ndjson
+  mas ask --schema recipe.json --format json "A recipe for pancakes" | jq .title
   mas ask - < question.txt
 
 The answer goes to stdout and nothing else does; a line about it goes to stderr. Ctrl-C stops the provider and keeps
@@ -185,7 +186,16 @@ def _add_ask(commands: argparse._SubParsersAction[_Parser]) -> None:
     ask.add_argument("--max-tokens", type=int, metavar="N", help="the most tokens to write")
     ask.add_argument("--system", "-s", metavar="TEXT", help="the system prompt")
     ask.add_argument("--temperature", type=float, metavar="T", help="0 is the least random")
-    ask.add_argument("--format", choices=("text", "records"), default="text", help="records: one JSON record a line")
+    ask.add_argument("--schema", metavar="FILE", help="the answer must be an object that fits this JSON Schema")
+    ask.add_argument(
+        "--ask-again", type=int, metavar="N", help="with --schema: so often if the answer does not fit (0)"
+    )
+    ask.add_argument(
+        "--format",
+        choices=("text", "records", "json"),
+        default="text",
+        help="records: one JSON record a line; json: with --schema, the whole object on one line, at the end",
+    )
     ask.add_argument("--config", metavar="FILE", help=_CONFIG_HELP)
     ask.add_argument("--quiet", "-q", action="store_true", help="nothing on stderr but errors")
 

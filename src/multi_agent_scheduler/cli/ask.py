@@ -17,7 +17,7 @@ from ..records import Record, encode_record
 from ..scheduler import Handle, MultiAgentScheduler
 from ..task import Result, Task
 from ..views.text import TextView
-from . import choice
+from . import choice, objects
 from .stopping import Stopping
 from .terminal import Output, complain, status
 
@@ -30,10 +30,20 @@ def run(parsed: argparse.Namespace) -> int:
     """Exit code 0 if the answer came whole, 1 if not, 130 after Ctrl-C."""
     offer = choice.chosen(choice.available(parsed.config), parsed.agent)
     prompt, options = _asked(parsed)
-    agent, task = offer.make(), Task("ask", prompt, options=options)
+    agent, task = offer.make(), Task("ask", prompt, options=options, **_wanted(parsed))
     if isinstance(agent, HttpAgent) and not (agent.model or agent.request(prompt, **options).model):
         raise InvalidOption(f"{offer.name}: no model is set: name one with --model")
-    return asyncio.run(_ask(offer, agent, task, records=parsed.format == "records", quiet=parsed.quiet))
+    return asyncio.run(_ask(offer, agent, task, form=parsed.format, quiet=parsed.quiet))
+
+
+def _wanted(parsed: argparse.Namespace) -> dict[str, Any]:
+    """What the answer must be, as fields of the task."""
+    if parsed.schema is None:
+        if parsed.ask_again is not None or parsed.format == "json":
+            option = "--format json" if parsed.ask_again is None else "--ask-again"
+            raise InvalidOption(f"{option} is for answers that are objects: say with --schema FILE what they must be")
+        return {}
+    return {"schema": objects.read_schema(parsed.schema), "ask_again": parsed.ask_again or 0}
 
 
 def _asked(parsed: argparse.Namespace) -> tuple[str, dict[str, Any]]:
@@ -68,7 +78,7 @@ def _is_text(text: str) -> bool:
     return True
 
 
-async def _ask(offer: Offer, agent: Agent, task: Task, *, records: bool, quiet: bool) -> int:
+async def _ask(offer: Offer, agent: Agent, task: Task, *, form: str, quiet: bool) -> int:
     output, patience = Output(), asyncio.timeout(None)
     with Stopping() as stopping:
         async with MultiAgentScheduler({offer.name: agent}) as scheduler:
@@ -82,7 +92,7 @@ async def _ask(offer: Offer, agent: Agent, task: Task, *, records: bool, quiet: 
             stopping.then(stop)
             try:
                 async with patience:
-                    await _show(handle, output, records=records)
+                    await _show(handle, task, output, form)
                     result = await handle.result()
                     await output.end()
             except TimeoutError:
@@ -96,11 +106,14 @@ async def _ask(offer: Offer, agent: Agent, task: Task, *, records: bool, quiet: 
     return 0 if result.success else 1
 
 
-async def _show(handle: Handle, output: Output, *, records: bool) -> None:
+async def _show(handle: Handle, task: Task, output: Output, form: str) -> None:
     follower: AsyncIterator[Record] = handle.follow()
-    if records:
+    if form == "records":
         async for record in follower:
             await output.line(encode_record(record))
+        return
+    if task.schema is not None:
+        await objects.show(follower, task.schema, output, compact=form == "json")
         return
     view = TextView()
     async for record in follower:

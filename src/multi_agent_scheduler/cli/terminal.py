@@ -53,6 +53,11 @@ class Output:
         self._encoding = getattr(self._stream, "encoding", None) or "utf-8"
         self._mid_line = False
 
+    @property
+    def terminal(self) -> bool:
+        """Whether somebody looks on."""
+        return self._terminal
+
     async def text(self, text: str) -> None:
         """A piece of an answer."""
         self._mid_line = not text.endswith("\n")
