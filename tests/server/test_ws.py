@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from multi_agent_scheduler import EventBus, Metrics, MultiAgentScheduler
@@ -248,6 +249,19 @@ async def test_a_subscription_has_a_pace_of_its_own() -> None:
         await client.ask(type="subscribe", stream_id=stream_id, pace="1/min")
         assert [(await client.hear())["type"] for _ in range(2)] == ["call_started", "text"]
         await client.ask(type="unsubscribe", stream_id=stream_id)
+
+
+async def test_open_sockets_are_counted() -> None:
+    async with serving({"one": ScriptedAgent()}) as server, httpx.AsyncClient(trust_env=False) as http:
+
+        async def metrics() -> str:
+            return (await http.get(f"http://{server.place}/metrics")).text
+
+        async with server.talk() as client, server.talk("/stream"):
+            await client.ask(type="ping")
+            assert "mas_server_sockets 2" in await metrics()
+        while "mas_server_sockets 0" not in await metrics():
+            pass
 
 
 async def test_the_limits_of_a_key_hold(tmp_path: Path) -> None:

@@ -63,8 +63,13 @@ async def connected(server: Server, scope: Mapping[str, Any], receive: Receive, 
     except Problem as problem:
         await _refuse(scope, send, native_problem(problem))
         return
-    await send({"type": "websocket.accept"})
-    await talk(exchange, receive)
+    connections = server.metrics.gauge("server.sockets", description="WebSockets that are open.")
+    connections.inc()
+    try:
+        await send({"type": "websocket.accept"})
+        await talk(exchange, receive)
+    finally:
+        connections.dec()
 
 
 async def _refuse(scope: Mapping[str, Any], send: Send, answer: Answer) -> None:
