@@ -86,7 +86,7 @@ async def relayed(
     _compress(exchange, opening)
     log = server.scheduler.log(stream_id, owner=exchange.owner)
     rendering = server.renderings.of((stream_id, spelling), lambda: log, make, after=after)
-    relay = Relay(rendering, make(), exchange.send, opening, after=after, abort=exchange.abort)
+    relay = Relay(rendering, exchange.send, opening, after=after, direct=exchange.direct)
     exchange.answered = True
     server.attendance.enter(stream_id)
     server.enter(relay)
@@ -131,7 +131,7 @@ def check_reading(exchange: Exchange) -> None:
 
 async def _until(over: asyncio.Future[None], exchange: Exchange) -> None:
     """Return when the response is complete or the client has left."""
-    if exchange.abort is not None:  # our own server, whose receive() returns at the end of the response, too
+    if exchange.direct is not None:  # our own server, whose receive() returns at the end of the response, too
         await exchange.gone()
         return
     gone = asyncio.ensure_future(exchange.gone())

@@ -14,7 +14,7 @@ from ..scheduling.budget import Budget
 from .access import NOBODY
 from .face import Answer, Headers
 from .problem import Problem
-from .relay import Message, Send
+from .relay import Direct, Message, Send
 
 if TYPE_CHECKING:
     from .app import Server
@@ -24,7 +24,7 @@ __all__ = ["DIRECT", "Exchange", "path_of"]
 _T = TypeVar("_T")
 
 DIRECT: Final = "multi_agent_scheduler.direct"
-"""The ASGI extension of a server whose ``send`` may be run by hand; see :mod:`.relay`."""
+"""The ASGI extension that holds a :class:`~.relay.Direct`."""
 
 _PARAMETERS: Final = 100
 _TRACEPARENT: Final = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
@@ -38,10 +38,10 @@ class Exchange:
     __slots__ = (
         "_query",
         "_receive",
-        "abort",
         "answer_headers",
         "answered",
         "caller",
+        "direct",
         "headers",
         "method",
         "parameters",
@@ -66,8 +66,8 @@ class Exchange:
         self.path = path_of(scope)
         self.headers: dict[bytes, bytes] = dict(scope["headers"])
         self._query: dict[str, str] | None = None
-        self.abort: Callable[[], None] | None = scope.get("extensions", {}).get(DIRECT, {}).get("abort")
-        """Closes the connection at once, where this is this project's own server process."""
+        self.direct: Direct | None = scope.get("extensions", {}).get(DIRECT)
+        """The short way to the connection, where this is this project's own server process."""
         self.parameters: dict[str, str] = {}
         """What the path's places hold."""
         self.route = ""

@@ -1,7 +1,8 @@
 """The server as a process: uvicorn, with the bounds that it leaves open, and an orderly end.
 
 uvicorn has no limit on the head of a request, nor on the time that it takes; a connection that never asks for anything
-would stay for good. :func:`http_protocol` adds that, and tells the application that its ``send`` may be run by hand.
+would stay for good. :func:`http_protocol` adds that, and lends the application a short way to
+the connection.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     import uvicorn
+    from uvicorn.protocols.http.flow_control import FlowControl
+    from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
     from .app import Server
     from .settings import Settings
@@ -169,7 +172,6 @@ def http_protocol(settings: Settings) -> type[asyncio.Protocol]:
 
         def on_message_begin(self) -> None:
             super().on_message_begin()
-            self.scope["extensions"] = {DIRECT: {"abort": self.transport.abort}}
             self._in_head = True
             if self._deadline is None:
                 self._await_head()
@@ -177,6 +179,8 @@ def http_protocol(settings: Settings) -> type[asyncio.Protocol]:
         def on_headers_complete(self) -> None:
             self._head_came()
             super().on_headers_complete()
+            way: Any = _Way(self.transport, self.flow, self.cycle)
+            self.scope["extensions"] = {DIRECT: way}
 
         def _is_idle(self) -> bool:
             return self.cycle is None or self.cycle.response_complete
@@ -203,6 +207,25 @@ def http_protocol(settings: Settings) -> type[asyncio.Protocol]:
             self.transport.close()
 
     return Bounded
+
+
+class _Way:
+    """The :class:`~.relay.Direct` way to one response: as uvicorn's own ``send`` does it, without the coroutine."""
+
+    __slots__ = ("_cycle", "_flow", "_transport", "abort")
+
+    def __init__(self, transport: asyncio.Transport, flow: FlowControl, cycle: RequestResponseCycle) -> None:
+        self._transport = transport
+        self._flow = flow
+        self._cycle = cycle
+        self.abort = transport.abort
+
+    def write(self, data: bytes) -> bool:
+        if self._flow.write_paused or not self._cycle.chunked_encoding:
+            return False
+        if data and not self._cycle.disconnected:
+            self._transport.write(b"%x\r\n%b\r\n" % (len(data), data))
+        return True
 
 
 def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:

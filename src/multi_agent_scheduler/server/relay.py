@@ -1,32 +1,42 @@
 """One reader of one stream on one connection.
 
-What the rendering gives is written at once, from within the call that brings it: no task is woken for a chunk. An ASGI
-``send`` is a coroutine that waits only while the transport is full; so it is run by hand up to its first wait, and only
-then does a task go on with it. (Python 3.12 knows this as an eager task.) That needs a ``send`` which does not ask in
-which task it runs: this server's own. Behind another server or somebody's middleware, a task does all of it.
+What the rendering gives is written into the transport at once, from within the call that brings it: no task is woken
+for a chunk. That needs this project's own server process, which lends a :class:`Direct` way to a response's connection.
+What has to wait, because the connection is full, a task sends in the ASGI way, and so it sends the first and the last
+bytes; behind another server, or somebody's middleware, it sends everything.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Coroutine, Generator, MutableMapping, Sequence
-from typing import Any, TypeAlias
+from collections.abc import Awaitable, Callable, Coroutine, MutableMapping, Sequence
+from typing import Any, Protocol, TypeAlias
 
 from ..errors import ErrorInfo
 from ..pacing import characters
 from ..records import TERMINALS, Failed, Interrupted, Record, is_content
 from ..views.pacing import Pacer
 from .compression import Packer
-from .face import Answer, Headers, Renderer
+from .face import Answer, Headers
 from .rendering import Reader, Rendering
 
-__all__ = ["Opening", "Relay", "Send"]
+__all__ = ["Direct", "Message", "Opening", "Relay", "Send"]
 
 _log = logging.getLogger(__name__)
 
 Message: TypeAlias = MutableMapping[str, Any]
 Send: TypeAlias = Callable[[Message], Awaitable[None]]
+
+
+class Direct(Protocol):
+    """A way around ASGI's ``send`` for the body of a response that has begun."""
+
+    def write(self, data: bytes) -> bool:
+        """Write some more of the body now; false, and nothing is written, if that would have to wait."""
+
+    def abort(self) -> None:
+        """Close the connection at once, whatever waits to be written."""
 
 
 class Opening:
@@ -52,14 +62,13 @@ class Relay(Reader):
     """Writes what it is shown."""
 
     __slots__ = (
-        "_abort",
         "_busy",
+        "_direct",
         "_held",
         "_held_records",
         "_opened",
         "_opening",
         "_pacer",
-        "_renderer",
         "_rendering",
         "_send",
         "_since",
@@ -72,17 +81,13 @@ class Relay(Reader):
     )
 
     def __init__(
-        self, rendering: Rendering, renderer: Renderer, send: Send, opening: Opening,
-        *, after: int = 0, abort: Callable[[], None] | None = None,
-    ) -> None:  # fmt: skip
-        """``renderer`` is asked for heartbeats and for the last word of a stream that breaks off. ``abort`` closes the
-        connection; that there is one says that ``send`` may be run by hand."""
+        self, rendering: Rendering, send: Send, opening: Opening, *, after: int = 0, direct: Direct | None = None
+    ) -> None:
         super().__init__(after)
         self._rendering = rendering
-        self._renderer = renderer
         self._send = send
         self._opening = opening
-        self._abort = abort
+        self._direct = direct
         self._pacer = opening.pacer
         self._timer: asyncio.TimerHandle | None = None  # the time for what came too early
         if self._pacer is not None:
@@ -126,7 +131,7 @@ class Relay(Reader):
         self._since = None
         if self.quiet and self.ready:
             self._open()
-            self._write(self._renderer.heartbeat)
+            self._write(self._rendering.renderer_of(self).heartbeat)
         self.quiet = True
 
     # --- reading --------------------------------------------------------------------------------------------------
@@ -173,9 +178,9 @@ class Relay(Reader):
             return
         refusal = self._opening.refusal
         if not self._opened and refusal is not None:
-            self._answer(refusal((*self._held_records, Interrupted(error))))
+            self._run(self._answered(refusal((*self._held_records, Interrupted(error)))))
         else:
-            self._write(self._renderer.broken(error), last=True)
+            self._write(self._rendering.renderer_of(self).broken(error), last=True)
 
     def _begun(self, records: Sequence[Record], data: bytes) -> bool:
         """Hold back what comes before the first content; true once the answer has begun, and this is to be written."""
@@ -184,7 +189,7 @@ class Relay(Reader):
         terminal = records[-1]
         if isinstance(terminal, TERMINALS):
             if isinstance(terminal, Failed | Interrupted) and not any(map(is_content, records)):
-                self._answer(refusal((*self._held_records, *records)))
+                self._run(self._answered(refusal((*self._held_records, *records))))
                 return False
         elif not any(map(is_content, records)):
             self._held.append(data)
@@ -201,26 +206,24 @@ class Relay(Reader):
     # --- writing --------------------------------------------------------------------------------------------------
 
     def _write(self, data: bytes, *, last: bool = False) -> None:
+        if self._opened and not last and self._direct is not None:
+            packer = self._opening.packer
+            if packer is not None:
+                data = packer.pack(data, last=False)
+            if self._direct.write(data):
+                self.quiet = False
+                self.written += len(data)
+            else:
+                self._run(self._sent(data, last=False))
+            return
         if self._held:
             data = b"".join((*self._held, data))
             self._held.clear()
-        self._run(self._sent(data, last))
+        self._run(self._packed(data, last=last))
 
-    def _answer(self, answer: Answer) -> None:
-        self._run(self._answered(answer))
-
-    def _run(self, writing: Coroutine[Any, Any, None]) -> None:
-        if self._abort is not None:
-            try:
-                waits = writing.send(None)
-            except StopIteration:
-                return
-            except Exception as error:  # noqa: BLE001 - it is this reader's alone
-                self._lost(error)
-                return
-            writing = _going_on(writing, waits)
+    def _run(self, sending: Coroutine[Any, Any, None]) -> None:
         self._busy = True
-        self._task = asyncio.get_running_loop().create_task(writing)
+        self._task = asyncio.get_running_loop().create_task(sending)
         self._task.add_done_callback(self._drained)
 
     def _drained(self, task: asyncio.Task[None]) -> None:
@@ -233,15 +236,17 @@ class Relay(Reader):
         elif not self.over.done():
             self._rendering.grew()
 
-    async def _sent(self, data: bytes, last: bool) -> None:
-        self.quiet = False
+    async def _packed(self, data: bytes, *, last: bool) -> None:
+        """Send what is not packed yet, behind the headers."""
         if not self._opened:
             self._opened = True
             headers = list(self._opening.headers)
             await self._send({"type": "http.response.start", "status": self.status, "headers": headers})
         packer = self._opening.packer
-        if packer is not None:
-            data = packer.pack(data, last=last)
+        await self._sent(data if packer is None else packer.pack(data, last=last), last=last)
+
+    async def _sent(self, data: bytes, *, last: bool) -> None:
+        self.quiet = False
         if data or last:
             self.written += len(data)
             await self._send({"type": "http.response.body", "body": data, "more_body": not last})
@@ -269,8 +274,8 @@ class Relay(Reader):
     def _cut(self) -> None:
         """End in the middle: a connection that is closed so tells its reader that this was not the end."""
         self.leave()
-        if self._abort is not None:
-            self._abort()
+        if self._direct is not None:
+            self._direct.abort()
 
     def _end(self) -> None:
         self._rendering.leave(self)
@@ -279,30 +284,3 @@ class Relay(Reader):
             self._timer = None
         if not self.over.done():
             self.over.set_result(None)
-
-
-async def _going_on(writing: Coroutine[Any, Any, None], waits: Any) -> None:
-    await _Begun(writing, waits)
-
-
-class _Begun:
-    """A coroutine that was begun by hand, and what it waits for, for a task to go on with."""
-
-    __slots__ = ("_coroutine", "_waits")
-
-    def __init__(self, coroutine: Coroutine[Any, Any, None], waits: Any) -> None:
-        self._coroutine = coroutine
-        self._waits = waits
-
-    def __await__(self) -> Generator[Any, Any, None]:
-        coroutine, waits = self._coroutine, self._waits
-        while True:
-            try:
-                try:
-                    value = yield waits
-                except BaseException as error:  # noqa: BLE001 - it is the coroutine's to handle, a cancellation too
-                    waits = coroutine.throw(error)
-                else:
-                    waits = coroutine.send(value)
-            except StopIteration:
-                return

@@ -98,6 +98,10 @@ class Rendering:
                 self._later.cancel()
             self._unused()
 
+    def renderer_of(self, reader: Reader) -> Renderer:
+        """The renderer that stands where this reader stands, or near it: it has fallen behind."""
+        return self._renderer if reader.own is None else reader.own.renderer
+
     def grew(self) -> None:
         """There may be more to read, or a reader may be ready again: show them what there is. Never raises."""
         try:
