@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
+import anthropic
+import openai
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -131,3 +133,35 @@ async def test_no_spoiled_body_breaks_the_server(path: str, tmp_path: Path) -> N
             sent = spoiled(body, chance)
             answer = await served.post(path, sent)
             assert answer.status_code in (200, 400, 404) and 0 < len(answer.content) < 5000, (answer.text, sent)
+
+
+def sendable(kind: Any) -> set[str]:
+    """The fields that a client's type for a request has, its bases' with them."""
+    bases = getattr(kind, "__orig_bases__", ())
+    return set(getattr(kind, "__annotations__", ())).union(*(sendable(base) for base in bases))
+
+
+@pytest.mark.parametrize(
+    ("path", "kind"),
+    [
+        ("/v1/chat/completions", openai.types.chat.completion_create_params.CompletionCreateParamsBase),
+        ("/v1/responses", openai.types.responses.response_create_params.ResponseCreateParamsBase),
+        ("/v1/messages", anthropic.types.message_create_params.MessageCreateParamsBase),
+        ("/v1/messages", anthropic.types.beta.message_create_params.MessageCreateParamsBase),
+    ],
+)
+def test_every_field_that_an_official_client_can_send_is_known(path: str, kind: Any) -> None:
+    face, body = WHOLE[path]
+    names = sendable(kind) - {"betas"}  # that one is a header
+    strange = {name for name in names - body.keys() if "is not a field" in refusal(face, {**body, name: {"a": 1}})}
+    assert len(names) > 15
+    assert strange <= {"access_programs", "billing_policy", "fallback_credit_token", "user_profile_id", "workspace_id"}
+
+
+def refusal(face: Face, body: dict[str, Any]) -> str:
+    """Why a body is refused; empty if it is not."""
+    try:
+        face.parse(json.dumps(body).encode())
+    except InvalidRequest as refused:
+        return str(refused)
+    return ""

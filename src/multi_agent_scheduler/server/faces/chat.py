@@ -25,9 +25,9 @@ _json: Final = msgspec.json.Encoder().encode
 _FIELDS: Final = frozenset(
     {
         "audio", "frequency_penalty", "function_call", "functions", "logit_bias", "logprobs", "max_tokens",
-        "metadata", "modalities", "n", "prediction", "presence_penalty", "prompt_cache_key",
-        "prompt_cache_retention", "response_format", "safety_identifier", "service_tier", "store",
-        "stream_options", "tool_choice", "top_logprobs", "user", "verbosity", "web_search_options",
+        "metadata", "modalities", "moderation", "n", "prediction", "presence_penalty", "prompt_cache_key",
+        "prompt_cache_options", "prompt_cache_retention", "response_format", "safety_identifier", "service_tier",
+        "store", "stream_options", "tool_choice", "top_logprobs", "user", "verbosity", "web_search_options",
         "chat_template_kwargs", "min_p", "reasoning", "repetition_penalty", "thinking", "top_k",
     }
 )  # fmt: skip

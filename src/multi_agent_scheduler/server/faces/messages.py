@@ -22,11 +22,12 @@ __all__ = ["FACE", "ROUTES"]
 
 _json: Final = msgspec.json.Encoder().encode
 
-# https://docs.anthropic.com/en/api/messages
+# https://docs.anthropic.com/en/api/messages, without what is for the account that pays, which is not the client's.
 _FIELDS: Final = frozenset(
     {
-        "cache_control", "container", "context_management", "inference_geo", "mcp_servers", "metadata",
-        "output_config", "service_tier", "speed", "thinking", "tool_choice", "top_k",
+        "cache_control", "compaction", "container", "context_management", "diagnostics", "fallbacks",
+        "inference_geo", "mcp_servers", "metadata", "output_config", "output_format", "service_tier", "speed",
+        "thinking", "thread", "tool_choice", "top_k",
     }
 )  # fmt: skip
 

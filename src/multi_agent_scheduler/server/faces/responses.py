@@ -36,12 +36,13 @@ _PREFIX: Final = "resp_"
 _STOP_SECONDS: Final = 5.0
 _BACKGROUND: Final = "responses/background"  # the id of the task says what its stream was asked for
 
-# https://platform.openai.com/docs/api-reference/responses/create
+# https://platform.openai.com/docs/api-reference/responses/create, without what is for the account that pays.
 _FIELDS: Final = frozenset(
     {
-        "context_management", "include", "max_tool_calls", "metadata", "prompt", "prompt_cache_key",
-        "prompt_cache_retention", "reasoning", "safety_identifier", "service_tier", "store", "stream_options",
-        "text", "tool_choice", "top_logprobs", "truncation", "user",
+        "background_options", "context_management", "image", "include", "max_tool_calls",
+        "metadata", "moderation", "prompt", "prompt_cache_key", "prompt_cache_options", "prompt_cache_retention",
+        "reasoning", "safety_identifier", "service_tier", "store", "stream_options", "text", "tool_choice",
+        "top_logprobs", "truncation", "user",
     }
 )  # fmt: skip
 _ELSEWHERE: Final = ("previous_response_id", "conversation")
