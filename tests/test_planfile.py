@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 from pathlib import Path
+from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from multi_agent_scheduler.errors import InvalidConfiguration, PlanError
 from multi_agent_scheduler.planfile import read_plan
@@ -95,9 +100,62 @@ def test_a_mistake_is_told_with_its_line(tmp_path: Path, text: str, line: int, m
     assert message in str(caught.value)
 
 
-def test_a_mistake_in_toml_and_json_is_told_with_what_is_known(tmp_path: Path) -> None:
-    with pytest.raises(PlanError, match=r"p\.toml, line 5: task 'draft': priority must be"):
-        read_plan(plan(tmp_path, "p.toml", TOML.replace("priority = 5", "priority = 'x'")))
+TOML_MISTAKES = {
+    "a field": ("[[tasks]]\nid = 'a'\nprompt = 'x'\n\n[[tasks]] # two\nid = 'b'\nprompt = 'x'\npriority = 'x'\n", 8),
+    "an unknown field": ("[[tasks]]\nid = 'a'\n'promt' = 'x'\n", 3),
+    "a field in a table of its own": ("[[tasks]]\nid = 'a'\nprompt = 'x'\n[tasks.timeouts]\ntotal = -1\n", 4),
+    "behind a text of several lines": ("[[tasks]]\nid = 'a'\nprompt = '''\nagent = 1\n'''\nagent = 7\n", 6),
+    "a field that is missing": ("[[tasks]]\nid = 'a'\nprompt = 'x'\n[[tasks]]\nprompt = 'x'\n", 4),
+    "beside the tasks": ("name = 'x'\n[[tasks]]\nid = 'a'\nprompt = 'x'\n", 1),
+    "no TOML": ("tasks = = 1", None),
+}
+JSON_MISTAKES = {
+    "a field": ('{"tasks": [\n{"id": "a", "prompt": "x"},\n {"id": "b",\n "prompt": "{[\\n",\n"priority" : "x"}]}', 5),
+    "an unknown field": ('{\n"tasks": [{"id": "a",\n\n "promt": []}]}', 4),
+    "no task": ('{"tasks": [{"id": "a", "prompt": "x", "metadata": {"k": [1, {}]}},\n 7]}', 2),
+    "beside the tasks": ('{"tasks": [{"id": "a", "prompt": "x"}],\n"name": 1}', 2),
+    "no JSON": ('{"tasks": [\n}', 2),
+}
+
+
+@pytest.mark.parametrize(("text", "line"), TOML_MISTAKES.values(), ids=TOML_MISTAKES)
+def test_a_mistake_in_toml_is_told_with_its_line(tmp_path: Path, text: str, line: int | None) -> None:
+    path = plan(tmp_path, "p.toml", text)
+    with pytest.raises(PlanError) as caught:
+        read_plan(path)
+    assert f"{path}, line {line}: " in str(caught.value) if line else "line 1" in str(caught.value)
+
+
+@pytest.mark.parametrize(("text", "line"), JSON_MISTAKES.values(), ids=JSON_MISTAKES)
+def test_a_mistake_in_json_is_told_with_its_line(tmp_path: Path, text: str, line: int) -> None:
+    path = plan(tmp_path, "p.json", text)
+    with pytest.raises(PlanError) as caught:
+        read_plan(path)
+    assert str(caught.value).startswith(f"{path}, line {line}: ")
+
+
+@pytest.mark.parametrize("name", ["p.json", "p.toml", "p.yaml"])
+def test_a_plan_that_is_nested_too_deeply_is_refused(tmp_path: Path, name: str) -> None:
+    opened = "tasks = " if name == "p.toml" else '{"tasks": '
+    with pytest.raises(PlanError):
+        read_plan(plan(tmp_path, name, opened + "[" * 100_000))
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=15,
+)
+
+
+@given(JSON, st.sampled_from([None, 0, 1]))
+def test_a_json_file_is_a_plan_or_a_complaint(tmp_path_factory: Any, data: Any, indent: int | None) -> None:
+    path = plan(tmp_path_factory.getbasetemp(), "p.json", json.dumps({"tasks": data}, indent=indent))
+    with contextlib.suppress(PlanError):
+        assert read_plan(path)
+
+
+def test_a_mistake_in_notation_is_told(tmp_path: Path) -> None:
     with pytest.raises(PlanError, match=r"p\.toml is no valid TOML: .*line 1"):
         read_plan(plan(tmp_path, "p.toml", "tasks = = 1"))
     with pytest.raises(PlanError, match=r"p\.json, line 2: no valid JSON"):

@@ -16,9 +16,11 @@ A plan file has ``tasks``, a list of tables::
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import re
+from bisect import bisect_right
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import msgspec
 
@@ -49,7 +51,13 @@ _KINDS: Final[dict[Any, str]] = {
     str | list: "a string or a list of messages",
 }
 
-_Lines = Mapping[tuple[int | str, ...], int]
+_SPACE: Final = re.compile(r"[ \t\n\r]*")
+_HEADER: Final = re.compile(r"\s*\[\[?\s*tasks\s*(?:\.\s*(\w+)[^\]]*)?\]")  # of a task, or of a table in one
+_KEY: Final = re.compile(r"\s*[\"']?([\w-]+)[\"']?\s*[=.]")
+
+_Place: TypeAlias = tuple[int | str, ...]
+_Lines: TypeAlias = Callable[[], Mapping[_Place, int]]
+"""Where each thing in a file stands, down to the fields of tasks; asked for if there is something to complain of."""
 
 
 def read_plan(path: Path) -> list[Task]:
@@ -62,12 +70,15 @@ def read_plan(path: Path) -> list[Task]:
     if reader is None:
         raise InvalidConfiguration(f"{path}: a plan file ends in .yaml, .yml, .toml or .json")
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
     except OSError as error:
         raise InvalidConfiguration(f"{path} cannot be read: {error.strerror}") from None
     except UnicodeDecodeError as error:
         raise InvalidConfiguration(f"{path} is not UTF-8 text (byte {error.start})") from None
-    data, lines = reader(path, text)
+    try:
+        data, lines = reader(path, text)
+    except RecursionError:
+        raise PlanError(f"{path}: it is nested too deeply") from None
     rows = data.get("tasks") if isinstance(data, dict) else None
     if not isinstance(rows, list) or not rows:
         raise PlanError(f"{path}: a plan needs tasks: a list of tables, at least one")
@@ -113,8 +124,9 @@ def _made(row: dict[str, Any]) -> Task:
     return task
 
 
-def _place(path: Path, lines: _Lines, *places: tuple[int | str, ...]) -> str:
-    line = next((lines[place] for place in places if place in lines), None)
+def _place(path: Path, lines: _Lines, *places: _Place) -> str:
+    known = lines()
+    line = next((known[place] for place in places if place in known), None)
     return f"{path}" if line is None else f"{path}, line {line}"
 
 
@@ -123,7 +135,46 @@ def _json(path: Path, text: str) -> tuple[Any, _Lines]:
         data = json.loads(text)
     except json.JSONDecodeError as error:
         raise PlanError(f"{path}, line {error.lineno}: no valid JSON: {error.msg}") from None
-    return data, {}
+    return data, lambda: _json_lines(text)
+
+
+def _json_lines(text: str) -> dict[_Place, int]:
+    breaks = [found.start() for found in re.finditer("\n", text)]
+    lines: dict[_Place, int] = {}
+
+    def note(place: _Place, start: int, depth: int) -> None:
+        if not depth or text[start] not in "{[":
+            return
+        for name, begins, value in _members(text, start):
+            lines[(*place, name)] = bisect_right(breaks, begins) + 1
+            note((*place, name), value, depth - 1)
+
+    note((), _behind_space(text, 0), 3)
+    return lines
+
+
+def _members(text: str, start: int) -> Iterator[tuple[int | str, int, int]]:
+    """The keys of a valid JSON object, or the indexes of an array, that begins at ``start``: each with where it begins,
+    and where its value does."""
+    decoder, closing = json.JSONDecoder(), "}" if text[start] == "{" else "]"
+    at, index = _behind_space(text, start + 1), 0
+    while text[at] != closing:
+        name: int | str = index
+        begins = at
+        if closing == "}":
+            name, at = decoder.raw_decode(text, at)
+            at = _behind_space(text, _behind_space(text, at) + 1)  # behind the colon
+        yield name, begins, at
+        at = _behind_space(text, decoder.raw_decode(text, at)[1])
+        if text[at] == ",":
+            at = _behind_space(text, at + 1)
+        index += 1
+
+
+def _behind_space(text: str, at: int) -> int:
+    found = _SPACE.match(text, at)
+    assert found is not None
+    return found.end()
 
 
 def _toml(path: Path, text: str) -> tuple[Any, _Lines]:
@@ -133,11 +184,23 @@ def _toml(path: Path, text: str) -> tuple[Any, _Lines]:
         data = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise PlanError(f"{path} is no valid TOML: {error}") from None
-    # The reader keeps no lines; a table of a list begins with its own header.
-    headers = [
-        number for number, line in enumerate(text.splitlines(), 1) if line.strip().replace(" ", "") == "[[tasks]]"
-    ]
-    return data, {("tasks", index): line for index, line in enumerate(headers)}
+    return data, lambda: _toml_lines(text)
+
+
+def _toml_lines(text: str) -> dict[_Place, int]:
+    """The reader keeps no lines. Tasks that are written as inline tables have none here either."""
+    lines: dict[_Place, int] = {}
+    table: _Place | None = ()
+    task, inside = -1, False  # inside of a text of several lines
+    for number, line in enumerate(text.splitlines(), 1):
+        if not inside and (header := _HEADER.match(line)):
+            task += header[1] is None and header[0].startswith("[[")
+            table = ("tasks", task) if header[1] is None else None
+            lines.setdefault(("tasks", task, header[1]) if header[1] else ("tasks", task), number)
+        elif not inside and table is not None and (key := _KEY.match(line)):
+            lines.setdefault((*table, key[1]), number)
+        inside ^= (line.count('"""') + line.count("'''")) % 2 == 1
+    return lines
 
 
 def _yaml(path: Path, text: str) -> tuple[Any, _Lines]:
@@ -153,14 +216,18 @@ def _yaml(path: Path, text: str) -> tuple[Any, _Lines]:
     except yaml.MarkedYAMLError as error:
         line = "" if error.problem_mark is None else f", line {error.problem_mark.line + 1}"
         raise PlanError(f"{path}{line}: no valid YAML: {error.problem or error.context}") from None
-    except (yaml.YAMLError, RecursionError) as error:
+    except yaml.YAMLError as error:
         raise PlanError(f"{path} is no valid YAML: {str(error).splitlines()[0]}") from None
-    lines: dict[tuple[int | str, ...], int] = {}
-    _note(node, (), lines, 3)
+
+    def lines() -> dict[_Place, int]:
+        found: dict[_Place, int] = {}
+        _note(node, (), found, 3)
+        return found
+
     return data, lines
 
 
-def _note(node: Any, place: tuple[int | str, ...], lines: dict[tuple[int | str, ...], int], depth: int) -> None:
+def _note(node: Any, place: _Place, lines: dict[_Place, int], depth: int) -> None:
     """Note the lines of a YAML node and of what is in it, so deep as complaints go."""
     if node is None:
         return
