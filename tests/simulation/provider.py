@@ -156,14 +156,15 @@ class _Watched:
 
 
 class _Counted(Permit):
-    __slots__ = ("_grant", "_name", "_open", "_permit", "_permits")
+    __slots__ = ("_estimate", "_grant", "_name", "_open", "_permit", "_permits")
 
     def __init__(self, permit: Permit, permits: Permits, name: str, estimate: int) -> None:
         self._permit, self._permits, self._name, self._open = permit, permits, name, True
+        self._estimate = estimate
         self._grant = permits.grant(name, estimate, asyncio.get_running_loop().time())
 
     def used(self, tokens: int) -> None:
-        self._grant[1] = max(self._grant[1], tokens)
+        self._grant[1] = max(self._estimate, tokens)  # as the newest report says, and never less than was reserved
         self._permit.used(tokens)
 
     def answered(self, error: ErrorInfo | None, tokens: int | None) -> None:

@@ -19,7 +19,7 @@ from multi_agent_scheduler.records import Cancelled, Completed, Text
 from multi_agent_scheduler.recovery import recovery
 from multi_agent_scheduler.scheduler import Handle, Limits, MultiAgentScheduler
 from multi_agent_scheduler.store.core import Fenced
-from multi_agent_scheduler.task import Task, Template, Timeouts
+from multi_agent_scheduler.task import Budget, Task, Template, Timeouts
 from tests.simulation.loop import SeededLoop
 from tests.simulation.provider import Provider, composite
 from tests.simulation.store import Disk
@@ -175,6 +175,7 @@ class Schedule:
             priority=chance.randint(0, 2),
             on_failure=chance.choice(("skip", "run")),
             timeouts=timeouts,
+            budget=chance.choice((None, None, None, Budget(tokens=chance.randint(4, 60)))),
         )
         self.tell("draws", task.id, agent, depends_on)
         return task
@@ -414,7 +415,7 @@ def _limits(chance: random.Random) -> Limits:
     return Limits(
         concurrency=chance.choice((None, 1, 2)),
         requests_per_minute=chance.choice((None, None, 2, 5)),
-        tokens_per_minute=chance.choice((None, None, 300)),
+        tokens_per_minute=chance.choice((None, 180)),
     )
 
 

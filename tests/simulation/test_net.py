@@ -154,6 +154,7 @@ def the_wait_for_the_disk(patch: pytest.MonkeyPatch) -> None:
         self._check_open()
 
     patch.setattr(SimulatedStore, "settled", settled)
+    patch.setattr(SimulatedStore, "room", settled)  # which waits for the other
 
 
 def the_slots(patch: pytest.MonkeyPatch) -> None:

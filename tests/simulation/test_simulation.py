@@ -52,7 +52,7 @@ def test_much_of_what_can_happen_happens() -> None:
     for word in (
         "crash", "resumes t", "cancels", "expires", "plans", "streams", "left", "submits", "Skipped", "Reset",
         "Cancelled", "Interrupted", "cached=True", "timeout_error", "rate_limit_error", "internal_error",
-        "content_filter",
+        "content_filter", "budget_exceeded",
         "branch='p0'", "attempt=2", "memory store", "durable store",
     ):  # fmt: skip
         assert len(re.findall(re.escape(word), stories)) >= 5, word
