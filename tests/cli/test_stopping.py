@@ -7,6 +7,7 @@ import json
 import os
 import select
 import signal
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -14,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.agents.server import LAST, Provider, Script, answer, chat, chat_event, chunk, eventually, head
-from tests.cli.commands import MAS, Terminal, after, agent_table, needs_model, process
+from tests.cli.commands import MAS, Terminal, after, agent_table, needs_model, process, run
 
 SAYS_HELLO: Script = [head(), chunk(chat_event({"content": "Hello, "}))]
 """And then nothing more: the stream stays open."""
@@ -254,3 +255,40 @@ async def test_a_terminal_gets_the_status_on_a_line_of_its_own(folder: Path) -> 
         with Terminal("ask", "Hi", cwd=folder) as terminal:
             assert await asyncio.to_thread(terminal.wait) == 0
     assert terminal.text.startswith("Hello\na · m-1 · completed (stop)")
+
+
+# The signal is taken by a thread that is not the main one, as may happen to any that is about to sleep: nothing but the
+# wake-up file descriptor tells the loop of it.
+SLEEPER = """
+import asyncio, signal, threading
+from multi_agent_scheduler.cli.stopping import Stopping
+
+def shoot():
+    signal.pthread_kill(threading.get_ident(), signal.SIGINT)
+
+async def main():
+    loop = asyncio.get_running_loop()
+    with Stopping() as stopping:
+        told = loop.create_future()
+        stopping.then(told.set_result)
+        timer = threading.Timer(0.1, shoot)
+        timer.start()
+        print(await told, flush=True)
+        timer.join()
+    assert signal.set_wakeup_fd(-1) == -1
+
+asyncio.run(main())
+"""
+
+
+async def test_a_signal_wakes_a_loop_that_sleeps(folder: Path) -> None:
+    done = await run(cwd=folder, program=(sys.executable, "-c", SLEEPER))
+    assert done == (0, b"Ctrl-C\n", "")
+
+
+async def test_a_loop_that_sees_to_signals_itself_is_left_alone(folder: Path) -> None:
+    pytest.importorskip("uvloop", reason="needs uvloop")
+    program = SLEEPER.replace("asyncio.run(main())", "import uvloop; uvloop.run(main())")
+    program = program.replace("    assert signal.set_wakeup_fd(-1) == -1\n", "")
+    done = await run(cwd=folder, program=(sys.executable, "-c", program))
+    assert done == (0, b"Ctrl-C\n", "")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import socket
 import threading
 import time
 from collections.abc import Callable
@@ -22,7 +23,9 @@ class Stopping:
     """While it is entered, signals are taken: the first calls what :meth:`then` was told, in the running loop.
 
     ``restore()`` is called before a second signal ends the process. A signal that was ignored when the process began
-    stays ignored. These are plain handlers, not the loop's, so that the second works even if the loop hangs.
+    stays ignored. These are plain handlers, not the loop's, so that the second works even if the loop hangs. Python
+    runs them when the main thread next runs, so that a loop which is just going to sleep has to be woken: by a byte
+    that the signal itself writes (``signal.set_wakeup_fd``).
     """
 
     def __init__(self, *, restore: Callable[[], None] = lambda: None) -> None:
@@ -31,6 +34,7 @@ class Stopping:
         self._loop = asyncio.get_running_loop()
         self._before: dict[signal.Signals, Any] = {}
         self._came = 0.0
+        self._alarm: tuple[socket.socket, socket.socket] | None = None
         self.signal: signal.Signals | None = None
         """The signal that came."""
 
@@ -40,6 +44,7 @@ class Stopping:
         for number in _REASONS:
             if signal.getsignal(number) is not signal.SIG_IGN:
                 self._before[number] = signal.signal(number, self._receive)
+        self._set_alarm()
         return self
 
     def __exit__(
@@ -47,6 +52,12 @@ class Stopping:
     ) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
+        if self._alarm is not None:
+            bell, ear = self._alarm
+            signal.set_wakeup_fd(-1)
+            self._loop.remove_reader(ear)
+            bell.close()
+            ear.close()
 
     def then(self, act: Callable[[str], object]) -> None:
         """What to do at the first signal, with its reason; at once if it came already."""
@@ -58,6 +69,19 @@ class Stopping:
         """End the process with the signal's exit code, waiting for nothing: not for a model that is being loaded."""
         assert self.signal is not None
         os._exit(128 + self.signal)
+
+    def _set_alarm(self) -> None:
+        bell, ear = socket.socketpair()
+        bell.setblocking(False)
+        ear.setblocking(False)
+        before = signal.set_wakeup_fd(bell.fileno(), warn_on_full_buffer=False)
+        if before != -1:  # the loop (uvloop) sees to it by itself
+            signal.set_wakeup_fd(before)
+            bell.close()
+            ear.close()
+            return
+        self._alarm = bell, ear
+        self._loop.add_reader(ear, ear.recv, 64)
 
     def _receive(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002
         now = time.monotonic()
