@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import gc
 import importlib.util
 import logging
 import signal
@@ -32,6 +33,9 @@ from .terminal import complain, say
 
 __all__ = ["keys_beside", "run"]
 
+_COLLECTIONS: Final = (10_000, 20, 20)
+"""How often garbage is collected: more seldom than usual, for a busy server makes much that is no garbage yet."""
+_RUNNING: Final = 10_000  # tasks at once; what they may ask their agents is limited there
 _NEEDED: Final = ("uvicorn", "websockets")
 
 
@@ -52,6 +56,8 @@ def run(parsed: argparse.Namespace) -> int:
     agents = _agents(said)
     _log_to_stderr(settings)
     listener = bound(settings.host, settings.port)
+    gc.freeze()
+    gc.set_threshold(*_COLLECTIONS)
     with asyncio.Runner(loop_factory=loop_factory()) as runner:
         return runner.run(_serve(said, agents, store, keys, settings, listener))
 
@@ -66,6 +72,7 @@ async def _serve(
         store=store,
         event_bus=bus,
         metrics=metrics,
+        max_running=_RUNNING,
         telemetry=Telemetry.from_environment(),
         default_agent=said.default_agent,
         **choice.limited(said, agents),
@@ -84,7 +91,11 @@ async def _serve(
         if resumed:
             say(f"Going on with {len(resumed)} streams that an earlier process left.")
         running = asyncio.ensure_future(process.run())
-        await asyncio.wait({running, asyncio.ensure_future(process.started())}, return_when=asyncio.FIRST_COMPLETED)
+        started = asyncio.ensure_future(process.started())
+        await asyncio.wait({running, started}, return_when=asyncio.FIRST_COMPLETED)
+        if not started.done():  # it could not begin
+            started.cancel()
+            await running
         say(f"Listening on {_url(process.address)} ({', '.join(agents)}); {_how(keys)}. Ctrl-C stops it.")
         try:
             async with patience:
@@ -93,7 +104,7 @@ async def _serve(
                 await scheduler.wait_idle()
         except TimeoutError:
             await running
-            await scheduler.suspend()  # the next start goes on with it
+            await scheduler.suspend()  # what has not ended in its time is the next start's
         await scheduler.aclose()
         return _code(stopping)
 
