@@ -19,6 +19,7 @@ from .hedge import hedge
 from .imports import imports
 from .local_model import guide, local
 from .memory import memory
+from .partial_json import partial_json
 from .rounds import Setting
 from .scheduling import scheduling
 from .serving import serving, serving_first, serving_held, serving_memory, serving_replay
@@ -42,6 +43,7 @@ _BENCHMARKS: Final[dict[str, Callable[[Setting], Report]]] = {
     "serving-first": serving_first,
     "serving-memory": serving_memory,
     "serving-replay": serving_replay,
+    "partial-json": partial_json,
     "local": local,
     "guide": guide,
     "transport": transport,
@@ -52,9 +54,11 @@ _PACKAGES: Final = (
     "anthropic",
     "apsw",
     "httptools",
+    "jiter",
     "litellm",
     "msgspec",
     "openai",
+    "partial-json-parser",
     "sse-starlette",
     "uvicorn",
     "pydantic-ai-slim",

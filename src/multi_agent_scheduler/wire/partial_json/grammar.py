@@ -56,8 +56,8 @@ EXPECTED: Final = (
 LITERALS: Final = {"t": ("true", True), "f": ("false", False), "n": ("null", None)}
 
 LONGEST_NUMBER: Final = 4300  # characters; Python itself refuses to read longer whole numbers
-number: Final = re.compile(r"-?(?:0|[1-9][0-9]{0,4298})(\.[0-9]+)?([eE][+-]?[0-9]+)?(?=[,\]} \t\n\r])").match
-"""A number and what shows that it is whole; with a group matched it has a fraction or an exponent."""
+number: Final = re.compile(r"-?(?:0|[1-9][0-9]{0,4298})(\.[0-9]+)?([eE][+-]?[0-9]+)?(?:(?=[,\]} \t\n\r])|(\Z))").match
+"""A number and what shows that it is whole; (1) or (2): it has a fraction or an exponent; (3): it may go on."""
 
 special: Final = re.compile(r'["\\\x00-\x1f\ud800-\udfff]').search
 """What cannot stand for itself in a string."""

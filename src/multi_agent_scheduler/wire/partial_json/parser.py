@@ -202,9 +202,11 @@ class PartialJSON:
                 continue
             if step == NUMBER:
                 match = grammar.number(text, at)
-                if match is None:
+                if match is None or match.lastindex == 3:
                     self._expect = expect
-                    self._hold_number(text, at)
+                    if match is None or size - at > LONGEST_NUMBER:
+                        self._check_number(text, at)
+                    self._held = text[at:]
                     return size
                 self._put(int(match[0]) if match.lastindex is None else self._float(match[0], at))
                 at = match.end()
@@ -291,13 +293,13 @@ class PartialJSON:
 
     # --- numbers and literals -------------------------------------------------------------------------------------
 
-    def _hold_number(self, text: str, at: int) -> None:
+    def _check_number(self, text: str, at: int) -> None:
+        """What stands at ``at`` to the end of the piece is the begin of a number, or an error."""
         begun = grammar.number_begun(text, at)
         if begun - at > LONGEST_NUMBER:
             self._refuse(f"a number has more than {LONGEST_NUMBER} characters", at)
         if begun < len(text):
             self._refuse(f"a number cannot go on with {text[begun]!a}", begun)
-        self._held = text[at:]
 
     def _hold_literal(self, text: str, at: int, word: str) -> None:
         came = text[at : at + len(word)]
