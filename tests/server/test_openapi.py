@@ -8,15 +8,18 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
+from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote
 
 import httpx
 import hypothesis
+import msgspec
 import pytest
 from hypothesis import HealthCheck, Phase, given
 from hypothesis import strategies as st
 
+from multi_agent_scheduler.server import Settings
 from multi_agent_scheduler.server.app import ROUTES
 from multi_agent_scheduler.server.openapi import document
 from multi_agent_scheduler.testing import ScriptedAgent
@@ -151,3 +154,15 @@ def test_no_request_breaks_the_server(
     filled = quote(re.sub(r"\{\w+\}", lambda _: place, path), safe="/")
     answer = httpx.request(method, url + filled, params=query, headers=headers, content=body, timeout=10)
     assert answer.status_code < 500, answer.text
+
+
+def test_the_guide_has_every_setting_with_its_default() -> None:
+    guide = (Path(__file__).parents[2] / "docs" / "USAGE_GUIDE.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (.*?) \| (.*?) \| .* \|$", guide.partition("## The server")[2].partition("\n## ")[0], re.M)
+    told = {
+        name: default
+        for names, values in rows
+        for name, default in zip(re.findall(r"`(.+?)`", names), re.findall(r"`(.+?)`", values), strict=True)
+    }
+    defaults = msgspec.json.decode(msgspec.json.encode(Settings()))
+    assert {name: msgspec.json.decode(default) for name, default in told.items()} == defaults
