@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+import msgspec
 import pytest
 from msgspec import UNSET
 
-from multi_agent_scheduler import Cache, Failover, FunctionAgent, MultiAgentScheduler, Task, Template, Vote
+from multi_agent_scheduler import Cache, Failover, FunctionAgent, LocalAgent, MultiAgentScheduler, Task, Template, Vote
 from multi_agent_scheduler.agents.structured import Structured
 from multi_agent_scheduler.errors import (
     CallCancelled,
@@ -24,6 +25,7 @@ from multi_agent_scheduler.records import CallStarted, Reset
 from multi_agent_scheduler.submission import Submission, pack, unpack
 from multi_agent_scheduler.testing import ScriptedAgent
 from multi_agent_scheduler.wire.partial_json import apply
+from tests.cli.commands import needs_model
 from tests.structured.recipes import PANCAKES, RECIPE_SCHEMA, RECIPES, RecipeModel, RecipeStruct, StepModel
 from tests.structured.test_agent import BAD, Learning, pieces
 
@@ -214,3 +216,22 @@ class TestTasks:
         async with MultiAgentScheduler(agents) as scheduler:
             result = await scheduler.execute_task(Task("t", "A recipe"))
             assert result.text == PANCAKES
+
+
+class Coffee(msgspec.Struct):
+    size: Literal["small", "large"]
+    hot: bool
+
+
+@needs_model
+@pytest.mark.keeps_sockets("the model's server stays until the process ends")
+async def test_a_real_model_under_a_grammar() -> None:
+    """Whatever it says, each step agrees with the next, and the end fits."""
+    async with MultiAgentScheduler({"local": LocalAgent()}) as scheduler:
+        wanted = task(Coffee, options={"max_tokens": 200, "temperature": 0})
+        completed, document = [], UNSET
+        async for partial in scheduler.stream_object(wanted):
+            document = apply(document, partial.changes)
+            completed += partial.completed
+        assert partial.value == msgspec.convert(document, Coffee)
+        assert completed == [("size",), ("hot",), ()]

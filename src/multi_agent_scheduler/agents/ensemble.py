@@ -9,14 +9,17 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
+from json import dumps
 from typing import Any, Literal, TypeAlias
 
 import msgspec
 
 from ..errors import CallerError, ErrorInfo, InvalidConfiguration
-from ..records import Failed
+from ..records import Completed, Failed, Text
 from ..request import Request
+from ..schema import shown
 from ..views.summary import outcome, summarise
+from .ballot import Undecided, elected, object_in
 from .base import Agent, Batch
 from .candidate import Candidate, branch_names, normalised
 from .composite import Composite, Lane, Output, as_agent, broken, mistaken, relay
@@ -143,6 +146,9 @@ class Vote(_Ensemble):
     around the text do not count, and JSON is compared as data) and they call the same tools; the first to come of those
     that agree is the one that is said. As soon as it is decided, or no answer can get enough votes any more, the other
     candidates are stopped. Without a decision the vote has failed.
+
+    With ``by="field"`` the answers are objects, and each field gets the value that ``quorum`` of them agree on; a list
+    is one field. The vote has failed if there is a field without agreement.
     """
 
     def __init__(
@@ -150,15 +156,20 @@ class Vote(_Ensemble):
         *agents: Source,
         quorum: int | None = None,
         normalise: Callable[[str], str] | None = None,
+        by: Literal["answer", "field"] = "answer",
         name: str | None = None,
     ) -> None:
         super().__init__(agents, len(agents) // 2 + 1 if quorum is None else quorum, name)
+        if by not in ("answer", "field"):
+            raise InvalidConfiguration(f"Vote: by must be 'answer' or 'field', not {by!r}")
+        self._by_field = by == "field"
         self._normalise = normalised if normalise is None else normalise
 
     def _settled(self, run: _Run) -> bool:
         most = max((len(camp) for camp in self._camps(run)), default=0)
         running = len(run.candidates) - len(run.over)
-        return most >= self.quorum or most + running < self.quorum
+        likely = len(run.good) if self._by_field else most
+        return most >= self.quorum or likely + running < self.quorum
 
     async def _concluded(self, request: Request, run: _Run) -> AsyncGenerator[Batch, None]:  # noqa: ARG002
         camps = self._camps(run)
@@ -166,9 +177,29 @@ class Vote(_Ensemble):
         if winners is not None:
             yield winners[0].said_again()
             return
+        if self._by_field:
+            yield self._elected(run)
+            return
         votes = f"{self.quorum} of {len(run.candidates)} votes are needed"
         problem = f"there is no agreement: {len(camps)} different answers, and {votes} for one"
         yield (self._lacking(run) or Failed(ErrorInfo("agent_error", problem)),)
+
+    def _elected(self, run: _Run) -> Batch:
+        """One answer made of the fields that enough candidates agree on."""
+        lacking = self._lacking(run)
+        if lacking is not None:
+            return (lacking,)
+        found = (object_in(candidate.result.text) for candidate in run.good)
+        objects = [value for value in found if isinstance(value, dict)]
+        if len(objects) < self.quorum:
+            problem = f"{len(objects)} of {len(run.candidates)} candidates gave an object, {self.quorum} must"
+            return (Failed(ErrorInfo("agent_error", problem)),)
+        try:
+            value = elected(objects, self.quorum)
+        except Undecided as undecided:
+            problem = f"there is no agreement on {shown(undecided.path)}: {self.quorum} votes are needed for one value"
+            return (Failed(ErrorInfo("agent_error", problem)),)
+        return (Text(dumps(value, ensure_ascii=False)), Completed("stop"))
 
     def _camps(self, run: _Run) -> list[list[Candidate]]:
         """Those who agree with each other, in the order of their ends."""
