@@ -40,6 +40,7 @@ _FIELDS: Final = {
     "on_failure": str,
     "timeouts": dict,
     "schema": dict,
+    "ask_again": int,
     "options": dict,
     "metadata": dict,
 }

@@ -192,10 +192,11 @@ class Task(_TaskOptions, frozen=True, omit_defaults=True):
         if "timeouts" in self.options:
             self._refuse("timeouts is a field of a task, not an option")
         if self.schema is not None:
-            try:
-                Schema.of(self.schema)
-            except InvalidRequest as error:
-                self._refuse(str(error))
+            if self.ask_again is not None or not isinstance(self.schema, dict):
+                try:
+                    Schema.of(self.schema)
+                except InvalidRequest as error:
+                    self._refuse(str(error))
             if self.options.get("schema") is not None:
                 self._refuse("schema is given twice: as a field and in options")
         if self.ask_again is not None:

@@ -124,16 +124,19 @@ def test_other_kinds_of_values_do_not_concern_a_keyword() -> None:
     ("schema", "said"),
     [
         ({"$ref": "https://example.com/s"}, r"\$ref must lead to a place in the schema itself"),
-        ({"$ref": "#/$defs/missing"}, r"'#/\$defs/missing' leads nowhere"),
+        ({"items": {"$ref": "#/$defs/missing"}}, r"'#/\$defs/missing' leads nowhere"),
         ({"$defs": {"a": {"$ref": "#/$defs/a"}}, "$ref": "#/$defs/a"}, "lead in a circle"),
-        ({"pattern": "("}, "no regular expression"),
+        ({"$defs": {"a": {"anyOf": [{"$ref": "#/$defs/a"}]}}, "$ref": "#/$defs/a"}, "lead in a circle"),
+        ({"properties": {"a": {"pattern": "("}}}, "no regular expression"),
+        ({"patternProperties": {"[": True}}, "no regular expression"),
         ({"items": 3}, "a schema is an object, true or false, not 3"),
+        ({"properties": [1]}, "properties must be an object"),
+        ({"anyOf": {"a": 1}}, "anyOf must be a list"),
     ],
 )
 def test_a_schema_that_cannot_be_used_is_refused(schema: dict[str, Any], said: str) -> None:
-    value = [1] if "items" in schema else "a"
     with pytest.raises(InvalidRequest, match=said):
-        list(Checks(schema).misfits(schema, value, ()))
+        Schema.of(schema)
 
 
 def test_what_is_no_schema_at_all() -> None:

@@ -21,6 +21,7 @@ from multi_agent_scheduler.errors import (
     StreamReset,
     agent_error,
 )
+from multi_agent_scheduler.planfile import read_plan
 from multi_agent_scheduler.records import CallStarted, Reset
 from multi_agent_scheduler.submission import Submission, pack, unpack
 from multi_agent_scheduler.testing import ScriptedAgent
@@ -235,3 +236,13 @@ async def test_a_real_model_under_a_grammar() -> None:
             completed += partial.completed
         assert partial.value == msgspec.convert(document, Coffee)
         assert completed == [("size",), ("hot",), ()]
+
+
+def test_a_schema_that_is_only_passed_on_is_not_looked_at(tmp_path: Path) -> None:
+    remote = {"$ref": "https://example.com/recipe.json"}
+    task(remote).check()
+    with pytest.raises(InvalidRequest, match="must lead to a place in the schema itself"):
+        task(remote, ask_again=0).check()
+    plan = tmp_path / "plan.toml"
+    plan.write_text('[[tasks]]\nid = "a"\nprompt = "?"\nask_again = 2\nschema = { type = "object" }\n')
+    assert read_plan(plan)[0].ask_again == 2

@@ -47,7 +47,7 @@ COMPOSITES: Final[Mapping[str, _Kind]] = {
             "longest_retry_after": _NUMBER,
         },
     ),
-    "vote": _Kind("Vote", keywords={"quorum": int}),
+    "vote": _Kind("Vote", keywords={"quorum": int, "by": str}),
 }
 
 

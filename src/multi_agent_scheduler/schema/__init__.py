@@ -14,7 +14,7 @@ from .checks import Checks
 from .documents import DocumentShape
 from .models import ModelTypes, is_model
 from .shape import ANYTHING, Misfit, Path, Shape, arrived, shown
-from .told import is_strict, told
+from .told import is_strict, schemas_in, told
 from .types import Types, shape_of
 
 __all__ = ["ANYTHING", "Misfit", "Path", "Schema", "Shape", "arrived", "json_schema", "shown"]
@@ -37,14 +37,18 @@ class Schema(msgspec.Struct, frozen=True):
     @classmethod
     def of(cls, given: Any) -> Schema:
         """The schema of a Pydantic model, a dataclass, a TypedDict, a msgspec Struct, another type made of those (a
-        ``list[...]``, say), or a JSON Schema as a dict. Raises InvalidRequest for anything else.
+        ``list[...]``, say), or a JSON Schema as a dict. Raises InvalidRequest for anything else, and for a document
+        that cannot be one.
         """
         if isinstance(given, Schema):
             return given
         if isinstance(given, dict):
+            checks = Checks(given)
+            for inner in schemas_in(given):
+                checks.verify(inner)
             title = given.get("title")
             name = title if isinstance(title, str) and _is_name(title) else None
-            return cls(given, name, False, _is_scalar(given), DocumentShape(Checks(given), given))
+            return cls(given, name, False, _is_scalar(given), DocumentShape(checks, given))
         try:
             return _of_type(given)
         except TypeError:  # it cannot be hashed, so it cannot be remembered
@@ -84,7 +88,10 @@ def _has_models(hint: Any, seen: set[int]) -> bool:
 
 def _is_scalar(document: dict[str, Any]) -> bool:
     checks = Checks(document)
-    return not checks.may_be(document, "object") and not checks.may_be(document, "array")
+    try:
+        return not checks.may_be(document, "object") and not checks.may_be(document, "array")
+    except RecursionError:  # an alternative that is the schema itself
+        raise InvalidRequest("schema: its references lead in a circle") from None
 
 
 def _is_name(name: str) -> bool:
@@ -93,5 +100,5 @@ def _is_name(name: str) -> bool:
 
 
 def json_schema(given: Any) -> dict[str, Any]:
-    """The JSON Schema of what :meth:`Schema.of` takes."""
-    return Schema.of(given).document
+    """The JSON Schema of what :meth:`Schema.of` takes; a dict is one already, and not looked at."""
+    return given if isinstance(given, dict) else Schema.of(given).document

@@ -50,6 +50,12 @@ class Checks:
                 raise InvalidRequest(f"schema: {reference!r} leads nowhere") from None
         return node
 
+    def verify(self, schema: dict[str, Any]) -> None:
+        """Raise InvalidRequest if one schema of the document refers to nothing, or has patterns that are none."""
+        self.resolved(schema)
+        for pattern in (schema.get("pattern", ""), *schema.get("patternProperties", ())):
+            _search(pattern, "")
+
     def fits(self, schema: Any, value: Any) -> bool:
         return next(self.misfits(schema, value, ()), None) is None
 
@@ -188,7 +194,7 @@ def equal(one: Any, other: Any) -> bool:
 def _search(pattern: str, text: str) -> bool:
     try:
         return re.search(pattern, text) is not None
-    except re.error as error:
+    except (re.error, TypeError) as error:
         raise InvalidRequest(f"schema: {pattern!r} is no regular expression: {error}") from None
 
 

@@ -69,8 +69,11 @@ class DocumentShape(Shape):
 
     def whole(self, value: Any) -> Any:
         """As :meth:`closed`, for a value of which nothing has been checked."""
-        for misfit in self._checks.misfits(self._schema, value, ()):
-            raise misfit
+        try:
+            for misfit in self._checks.misfits(self._schema, value, ()):
+                raise misfit
+        except RecursionError:
+            raise Misfit((), "it is nested too deep to tell whether it fits") from None
         return value
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, Final
 
-__all__ = ["is_strict", "told"]
+from ..errors import InvalidRequest
+
+__all__ = ["is_strict", "schemas_in", "told"]
 
 _MAPS: Final = frozenset({"$defs", "definitions", "dependentSchemas", "patternProperties", "properties"})
 _LISTS: Final = frozenset({"allOf", "anyOf", "oneOf", "prefixItems"})
@@ -23,7 +25,7 @@ def told(document: dict[str, Any]) -> Any:
     reference, definitions = document.get("$ref"), document.get("$defs", {})
     if isinstance(reference, str) and reference.startswith("#/$defs/"):
         name = reference.removeprefix("#/$defs/")
-        again = any(inner.get("$ref") == reference for each in definitions.values() for inner in _all(each))
+        again = any(inner.get("$ref") == reference for each in definitions.values() for inner in schemas_in(each))
         rest = {other: each for other, each in definitions.items() if other != name or again}
         document = {**definitions[name], **({"$defs": rest} if rest else {})}
     return _closed(document)
@@ -40,7 +42,7 @@ def is_strict(document: dict[str, Any]) -> bool:
                 and {*inner.get("properties", ())} == {*inner.get("required", ())}
             )
         )
-        for inner in _all(document)
+        for inner in schemas_in(document)
     )
 
 
@@ -60,17 +62,22 @@ def _closed(schema: Any) -> Any:
     return made
 
 
-def _all(schema: Any) -> Iterator[dict[str, Any]]:
-    """The schema and all those inside it."""
-    if not isinstance(schema, dict):
+def schemas_in(schema: Any) -> Iterator[dict[str, Any]]:
+    """The schema and all those inside it. Raises InvalidRequest where one cannot be."""
+    if isinstance(schema, bool):
         return
+    if not isinstance(schema, dict):
+        raise InvalidRequest(f"schema: a schema is an object, true or false, not {schema!r}")
     yield schema
     for keyword, value in schema.items():
+        if (keyword in _MAPS and not isinstance(value, dict)) or (keyword in _LISTS and not isinstance(value, list)):
+            raise InvalidRequest(f"schema: {keyword} must be {'an object' if keyword in _MAPS else 'a list'}")
         if keyword in _MAPS:
             for inner in value.values():
-                yield from _all(inner)
+                yield from schemas_in(inner)
         elif keyword in _LISTS:
             for inner in value:
-                yield from _all(inner)
+                yield from schemas_in(inner)
         elif keyword in _SINGLE:
-            yield from _all(value)
+            for inner in value if isinstance(value, list) else (value,):  # items may be a list in older drafts
+                yield from schemas_in(inner)
