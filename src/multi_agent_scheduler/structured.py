@@ -121,9 +121,10 @@ class ObjectTasks(ABC):
         view = ToolCallsView({tool.name: tool.parameters for tool in tools if tool.parameters is not None})
         execution, run = await self._begun(task, agent_name, terms(owner, trace))
         try:
-            async for batch in _batches(self._store, run.stream_id):
-                for call in view.feed(batch):
-                    yield call
+            async with aclosing(_batches(self._store, run.stream_id)) as batches:
+                async for batch in batches:
+                    for call in view.feed(batch):
+                        yield call
             result = await run.wait()
             if result.error is not None:
                 raise agent_error(result.error, partial=result)

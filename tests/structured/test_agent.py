@@ -247,3 +247,40 @@ class TestAsking:
         agent = Retry(Structured(Failover(ScriptedAgent(*pieces(PANCAKES))), RecipeModel))
         assert (await agent.call("A recipe")).text == PANCAKES
         assert agent.name == "failover"
+
+
+async def test_leaving_stops_the_provider() -> None:
+    inner = ScriptedAgent('{"title": "Pan', asyncio.Event())
+    partials = Structured(inner, RecipeModel).stream_object("A recipe")
+    assert (await anext(partials)).value.title == "Pan"
+    await partials.aclose()
+    assert (inner.closed, inner.running) == (1, 0)
+
+
+async def test_one_schema_is_enough() -> None:
+    agent = Structured(ScriptedAgent(*pieces(PANCAKES)), RecipeModel)
+    assert (await agent.object("A recipe", schema=RecipeModel)).title == "Pancakes"
+    with pytest.raises(InvalidOption, match="a schema is given twice"):
+        await agent.object("A recipe", schema=RECIPE_SCHEMA)
+
+
+async def test_claude_is_told_limits_in_words() -> None:
+    """Its structured outputs refuse them; the answer is checked against them all the same."""
+    agent = ClaudeAgent(api_key="k")
+    schema = {
+        "type": "object",
+        "properties": {"n": {"type": "integer", "minimum": 1, "maximum": 9, "description": "How many."}},
+        "oneOf": [{"required": ["n"]}],
+    }
+    seen: list[Request] = []
+    agent.check = seen.append  # type: ignore[method-assign]
+    for asked in (agent, Failover(agent, agent)):
+        structured = Structured(asked, schema)
+        structured.check(structured.request("?"))
+        assert seen[-1].schema == {
+            "type": "object",
+            "properties": {"n": {"type": "integer", "description": "How many. (minimum: 1, maximum: 9)"}},
+            "anyOf": [{"required": ["n"]}],
+        }
+    with pytest.raises(InvalidOutput, match="n: expected a number up to 9, but 10 arrived"):
+        await Structured(ScriptedAgent('{"n": 10}'), schema).object("?")

@@ -11,11 +11,12 @@ import msgspec
 from ..errors import ErrorInfo, InvalidOption, StreamReset, agent_error
 from ..records import Completed, Failed
 from ..request import Message, Prompt, Request, TextPart
-from ..schema import Misfit, Path, Schema, shown
+from ..schema import Misfit, Path, Schema, eased, json_schema, shown
 from ..task import Result
 from ..views.objects import ObjectView, Partial
 from ..views.summary import Summary, summarise
 from .base import Agent, Batch
+from .claude import ClaudeAgent
 from .compatible import CompatibleAgent
 from .composite import Composite, Lane, Output, relay
 from .context import Context
@@ -36,8 +37,8 @@ class Structured(Composite):
     """Answers that are objects: what ``agent`` says is checked against ``schema`` while it comes.
 
     ``schema`` is a Pydantic model, a dataclass, a TypedDict, a msgspec Struct, or a JSON Schema as a dict; without one
-    it is the request's. An agent that can be held to a schema is sent it; one that cannot is asked for it in words, and
-    the object is found in what it says, with prose or a code fence around it.
+    it is the request's, and objects are plain data. An agent that can be held to a schema is sent it; one that cannot
+    is asked for it in words, and the object is found in what it says, with prose or a code fence around it.
 
     An answer that does not fit is stopped where that shows. Then the agent is asked again, up to ``ask_again`` times,
     with its answer and what was wrong with it; what it had said is voided by a
@@ -59,7 +60,9 @@ class Structured(Composite):
     def request(self, prompt: Prompt, **options: Any) -> Request:
         """As the agent's own; a ``schema`` may be a type, and is for this agent to see to."""
         given = options.pop("schema", None)
-        schema = self._schema if given is None else Schema.of(given)
+        schema = self._schema or (None if given is None else Schema.of(given))
+        if given is not None and schema is not None and json_schema(given) != schema.document:
+            raise InvalidOption(f"{self.name}: a schema is given twice, here and with the call")
         request = self.agents[0].request(prompt, **options)
         if schema is None:
             return request
@@ -83,7 +86,7 @@ class Structured(Composite):
         output = Output(ctx)
         for left in range(self._ask_again, -1, -1):
             lane = Lane(output, "open", after=output.attempts)
-            attempt = _Attempt(schema, lane)
+            attempt = _Attempt(schema, lane, keep=left > 0)
             async with aclosing(relay(agent, asked, ctx, lane)) as batches:
                 async for batch in batches:
                     if batch:
@@ -141,13 +144,14 @@ class _Problem(NamedTuple):
 
 
 class _Attempt:
-    """One answer, as it is heard in a lane."""
+    """One answer, as it is heard in a lane; ``keep``: to be told to the agent if it does not do."""
 
-    __slots__ = ("_fed", "_lane", "_view")
+    __slots__ = ("_fed", "_keep", "_lane", "_view")
 
-    def __init__(self, schema: Schema, lane: Lane) -> None:
+    def __init__(self, schema: Schema, lane: Lane, *, keep: bool) -> None:
         self._view = ObjectView(schema)
         self._lane = lane
+        self._keep = keep
         self._fed = 0
         lane.heard = []
 
@@ -161,6 +165,8 @@ class _Attempt:
         heard = self._lane.heard
         assert heard is not None
         self._view.feed(heard[self._fed :])
+        if not self._keep:
+            heard.clear()
         self._fed = len(heard)
         return self._view.problem is not None
 
@@ -190,9 +196,18 @@ def _support(agent: Agent) -> Support:
     return "schema" if agent.enforces_schema or isinstance(agent, HttpAgent) else "both"
 
 
+def _reaches_claude(agent: Agent) -> bool:
+    """Whether it is Claude, whose structured outputs take no limits of numbers, lengths and such, or may ask it."""
+    if isinstance(agent, Composite):
+        return any(map(_reaches_claude, agent.members))
+    return isinstance(agent, ClaudeAgent)
+
+
 def _asked(agent: Agent, request: Request, schema: Schema) -> Request:
     """The request as the agent understands it."""
     support = _support(agent)
+    if _reaches_claude(agent):
+        request = msgspec.structs.replace(request, schema=eased(schema.document))
     if support == "schema":
         return request
     document = msgspec.json.encode(schema.document).decode()
@@ -231,17 +246,18 @@ def _with_words(request: Request, words: str) -> Request:
 
 
 async def objects(
-    batches: AsyncIterator[Batch], view: ObjectView, ended: Callable[[], Awaitable[Result]]
+    batches: AsyncGenerator[Batch, None], view: ObjectView, ended: Callable[[], Awaitable[Result]]
 ) -> AsyncGenerator[Partial, None]:
-    """The partials of a stream; ``ended`` gives its result behind the last batch.
+    """The partials of a stream, which is closed with them; ``ended`` gives its result behind the last batch.
 
     Raises :class:`~multi_agent_scheduler.errors.AgentError` if there is no whole object in the end; its ``known`` is
     what was known of it.
     """
-    async for batch in batches:
-        partial = view.feed(batch)
-        if partial is not None:
-            yield partial
+    async with aclosing(batches):
+        async for batch in batches:
+            partial = view.feed(batch)
+            if partial is not None:
+                yield partial
     result = await ended()
     error = result.error
     if error is None:

@@ -14,10 +14,10 @@ from .checks import Checks
 from .documents import DocumentShape
 from .models import ModelTypes, is_model
 from .shape import ANYTHING, Misfit, Path, Shape, arrived, shown
-from .told import is_strict, schemas_in, told
+from .told import eased, is_strict, schemas_in, told
 from .types import Types, shape_of
 
-__all__ = ["ANYTHING", "Misfit", "Path", "Schema", "Shape", "arrived", "json_schema", "shown"]
+__all__ = ["ANYTHING", "Misfit", "Path", "Schema", "Shape", "arrived", "eased", "json_schema", "shown"]
 
 
 class Schema(msgspec.Struct, frozen=True):

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 from ..errors import InvalidRequest
 
-__all__ = ["is_strict", "schemas_in", "told"]
+__all__ = ["eased", "is_strict", "schemas_in", "told"]
 
 _MAPS: Final = frozenset({"$defs", "definitions", "dependentSchemas", "patternProperties", "properties"})
 _LISTS: Final = frozenset({"allOf", "anyOf", "oneOf", "prefixItems"})
 _SINGLE: Final = frozenset({"additionalProperties", "contains", "else", "if", "items", "not", "propertyNames", "then"})
+
+_LIMITS: Final = frozenset({
+    "default", "exclusiveMaximum", "exclusiveMinimum", "maxItems", "maxLength", "maxProperties", "maximum", "minItems",
+    "minLength", "minProperties", "minimum", "multipleOf", "pattern", "uniqueItems",
+})  # fmt: skip
 
 # What every provider that holds a model to a schema understands; OpenAI's "strict" has the shortest list.
 _STRICT: Final = frozenset({
@@ -46,19 +51,40 @@ def is_strict(document: dict[str, Any]) -> bool:
     )
 
 
+def eased(schema: Any) -> Any:
+    """A document for providers that refuse limits of numbers, lengths and such: those become words of the description,
+    and ``oneOf`` becomes ``anyOf``. Whoever sends it checks the answer against the document itself.
+    """
+    if not isinstance(schema, dict):
+        return schema
+    limits = [f"{keyword}: {value}" for keyword, value in schema.items() if keyword in _LIMITS]
+    made = _mapped({keyword: value for keyword, value in schema.items() if keyword not in _LIMITS}, eased)
+    if "oneOf" in made:
+        made["anyOf"] = [*made.get("anyOf", ()), *made.pop("oneOf")]
+    if limits:
+        made["description"] = f"{made.get('description', '')} ({', '.join(limits)})".lstrip()
+    return made
+
+
 def _closed(schema: Any) -> Any:
     if not isinstance(schema, dict):
         return schema
+    made = _mapped(schema, _closed)
+    if "properties" in made:
+        made.setdefault("additionalProperties", False)
+    return made
+
+
+def _mapped(schema: dict[str, Any], change: Callable[[Any], Any]) -> dict[str, Any]:
+    """The schema with those inside it changed."""
     made: dict[str, Any] = {}
     for keyword, value in schema.items():
         if keyword in _MAPS:
-            made[keyword] = {name: _closed(inner) for name, inner in value.items()}
+            made[keyword] = {name: change(inner) for name, inner in value.items()}
         elif keyword in _LISTS:
-            made[keyword] = [_closed(inner) for inner in value]
+            made[keyword] = [change(inner) for inner in value]
         else:
-            made[keyword] = _closed(value) if keyword in _SINGLE else value
-    if "properties" in made:
-        made.setdefault("additionalProperties", False)
+            made[keyword] = change(value) if keyword in _SINGLE else value
     return made
 
 
