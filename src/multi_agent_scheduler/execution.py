@@ -22,7 +22,7 @@ from .runner import Kit, Run
 from .scheduling.budget import Account
 from .scheduling.plan import Plan
 from .scheduling.run_slots import RunSlots
-from .store.core import StreamInfo, StreamSpec
+from .store.core import Lease, StreamInfo, StreamSpec
 from .submission import Submission, Terms, pack, unpack
 from .task import Budget, Task
 from .views.summary import summarise
@@ -81,12 +81,31 @@ class Execution(Host):
             raise StreamExists(f"the stream {stream_id!r} exists already")
         self._accepting.add(stream_id)
         try:
-            await self._store.submit([self._spec(stream_id, kept, terms, None)])
+            spec = self._spec(stream_id, kept, terms, None)
+            lease = await self._begun(spec, task) if self._slots.free else None
+            if lease is None:
+                await self._store.submit([spec])
             run = self._run(stream_id, task, lambda run: self._kit(run, kept, terms))
-            self._enqueue(run, task)
+            if lease is None:
+                self._enqueue(run, task)
+            elif self._suspended:
+                self._store.expire(stream_id)
+                run.suspend()
+                self._over(run)
+            else:
+                run.start(self._over, self._free, lease)
         finally:
             self._accepting.discard(stream_id)
         return run
+
+    async def _begun(self, spec: StreamSpec, task: Task) -> Lease:
+        """Take a slot that is free, and have the stream accepted and claimed in one step."""
+        self._slots.ask(spec.stream_id, task.priority, self.clock())
+        try:
+            return await self._store.begin(spec)
+        except BaseException:
+            self._free()
+            raise
 
     async def submit_plan(
         self,

@@ -128,9 +128,15 @@ class Run:
 
     # --- from outside ---------------------------------------------------------------------------------------------
 
-    def start(self, over: Callable[[Run], None], free: Callable[[], None] | None = None) -> None:
-        """Begin to run. ``free`` is called as soon as it needs its slot no longer, ``over`` at the very end."""
+    def start(
+        self, over: Callable[[Run], None], free: Callable[[], None] | None = None, lease: Lease | None = None
+    ) -> None:
+        """Begin to run. ``free`` is called as soon as it needs its slot no longer, ``over`` at the very end.
+
+        ``lease`` is that of a stream which was claimed when it was accepted.
+        """
         self.state = "starting"
+        self._lease = lease
         self._free = free
         self._task = asyncio.get_running_loop().create_task(self._execute(), name=f"stream {self.stream_id}")
 
@@ -195,7 +201,7 @@ class Run:
         return self._kit
 
     async def _execute(self) -> None:
-        lease = await self._store.claim(self.stream_id)
+        lease = self._lease or await self._store.claim(self.stream_id)
         if self.state == "suspending":  # and the store was quicker than the cancellation
             self._store.expire(self.stream_id)
             raise asyncio.CancelledError

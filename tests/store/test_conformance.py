@@ -82,6 +82,10 @@ class Schedules(RuleBasedStateMachine):
         self.run(self.model.submit(some))
 
     @rule(name=names)
+    def start(self, name: str) -> None:
+        self.run(self.model.start(name))
+
+    @rule(name=names)
     def claim(self, name: str) -> None:
         self.run(self.model.claim(name))
 

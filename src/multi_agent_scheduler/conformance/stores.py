@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import Any
 
-from ..errors import CursorError, LogFull, StoreClosed, StoreError, StreamNotFound
+from ..errors import CursorError, LogFull, StoreClosed, StoreError, StreamExists, StreamNotFound
 from ..records import TERMINALS, Cancelled, Completed, Record, Text, terminal_name
 from ..store.base import Store
 from ..store.core import Fenced, Lease, StreamSpec
@@ -105,6 +105,16 @@ class Model:
             stream.lease = await self.store.claim(name)
             assert stream.lease.epoch > stream.epoch, "an epoch must be later than all before it"
             stream.epoch = stream.lease.epoch
+
+    async def start(self, name: str) -> None:
+        """Submit and claim in one step."""
+        spec = StreamSpec(name, f"task {name}", "plan", "somebody", name.encode())
+        if name in self._streams:
+            await _raises(StoreError, self.store.begin(spec))
+        else:
+            lease = await self.store.begin(spec)
+            stream = self._streams[name] = _Stream(name)
+            stream.lease, stream.epoch = lease, lease.epoch
 
     def append(self, name: str, count: int, *, size: int = 4) -> None:
         """Append one batch under the live lease, and try to under those that are not live."""
@@ -347,6 +357,19 @@ class StoreConformance(ABC):
         await store.settled()
         _refused(lambda: store.append(second, [Text("too late")]))
         await _raises(Fenced, store.claim("s"))
+        await store.aclose()
+
+    async def test_a_stream_is_accepted_and_claimed_in_one_step(self) -> None:
+        store = await self.place().store()
+        lease = await store.begin(StreamSpec("s", "t", "p", "o", b"what to do"))
+        assert store.info("s").state == "running"
+        assert store.body("s") == b"what to do"
+        await _raises(Fenced, store.claim("s"))
+        await _raises(StreamExists, store.begin(StreamSpec("s", "t")))
+        store.append(lease, [Text("one")])
+        store.expire("s")
+        assert (await store.claim("s")).epoch > lease.epoch
+        _refused(lambda: store.append(lease, [Text("late")]))
         await store.aclose()
 
     async def test_a_stop_is_remembered_once(self) -> None:

@@ -25,9 +25,14 @@ class RunSlots:
         self._waiting: list[tuple[float, int, str]] = []
         self._gone: set[str] = set()
 
+    @property
+    def free(self) -> bool:
+        """Whether a task that asks now may start at once."""
+        return self._running < self._limit
+
     def ask(self, name: str, priority: int, now: float) -> bool:
         """Whether a task may start at once; if not, it waits, and :meth:`release` will give its name."""
-        if self._running < self._limit:
+        if self.free:
             self._running += 1
             return True
         heappush(self._waiting, (now - priority * LEVEL_SECONDS, next(self._order), name))

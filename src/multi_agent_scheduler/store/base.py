@@ -109,6 +109,14 @@ class Store(ABC):
         The lease's epoch is later than every one that was given before, in earlier processes, too.
         """
 
+    async def begin(self, spec: StreamSpec) -> Lease:
+        """Accept a stream and begin to run it: :meth:`submit` and :meth:`claim`, in one step where a store can do that.
+
+        Raises as they do. Where the one who waits is cancelled the stream may have been accepted; it is queued then.
+        """
+        await self.submit([spec])
+        return await self.claim(spec.stream_id)
+
     @abstractmethod
     def append(self, lease: Lease, records: Sequence[Record]) -> int:
         """Add records; gives the seq of the first. Raises Fenced, LogFull and StoreClosed: nothing was added then.

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from typing import Any, Final
+from collections.abc import Iterator, Sequence
+from typing import Any, Final, TypeVar
 
 from ..errors import StreamExists
 from .core import StreamInfo, StreamSpec
@@ -24,6 +24,11 @@ _ROWS: Final = (64, 16, 4, 1)
 _INSERT_BLOCKS: Final = {
     count: f"INSERT INTO blocks VALUES {', '.join(['(?, ?)'] * count)}" for count in _ROWS
 }  # fmt: skip
+_INSERT_STREAMS: Final = {
+    count: "INSERT INTO streams (number, stream_id, task_id, plan_id, owner, state, epoch, created, body) "
+    f"VALUES {', '.join(['(?, ?, ?, ?, ?, ?, ?, ?, ?)'] * count)}"
+    for count in _ROWS
+}
 _UPDATE_STREAMS: Final = {
     count: "UPDATE streams SET state = new.column2, epoch = new.column3, seq = new.column4, size = new.column5, "
     "stop_reason = new.column6, ended_at = new.column7, body = iif(new.column7 IS NULL, body, NULL) "
@@ -32,26 +37,54 @@ _UPDATE_STREAMS: Final = {
 }
 
 
+_Row = TypeVar("_Row")
+
+
 class Pile:
     """Rows that a commit has gathered."""
 
     def __init__(self, database: Database) -> None:
         self.database = database
+        self.submits: list[Submit] = []  # of one stream each
         self.blocks: list[tuple[Any, ...]] = []
         self.streams: dict[int, tuple[Any, ...]] = {}
 
     def write(self) -> None:
         """Write them. Raises DatabaseError."""
+        for some in _pieces(self.submits):
+            try:
+                self.insert([row for submit in some for row in submit.rows])
+            except DatabaseError as error:
+                if error.code != CONSTRAINT:
+                    raise
+                for submit in some:  # a statement that fails has done nothing: now each by itself
+                    self._insert_one(submit)
         self._write(_INSERT_BLOCKS, self.blocks)
         self._write(_UPDATE_STREAMS, list(self.streams.values()))
-        self.blocks, self.streams = [], {}
+        self.submits, self.blocks, self.streams = [], [], {}
+
+    def insert(self, rows: list[tuple[Any, ...]]) -> None:
+        """Insert rows of streams at once. Raises DatabaseError."""
+        self._write(_INSERT_STREAMS, rows)
+
+    def _insert_one(self, submit: Submit) -> None:
+        try:
+            self.insert(submit.rows)
+        except DatabaseError as error:
+            submit.refuse(self, error)
 
     def _write(self, statements: dict[int, str], rows: list[tuple[Any, ...]]) -> None:
-        start = 0
-        for count in _ROWS:
-            while len(rows) - start >= count:
-                self.database.execute(statements[count], [it for row in rows[start : start + count] for it in row])
-                start += count
+        for some in _pieces(rows):
+            self.database.execute(statements[len(some)], [it for row in some for it in row])
+
+
+def _pieces(rows: list[_Row]) -> Iterator[list[_Row]]:
+    """The rows in pieces of the sizes for which there are statements."""
+    start = 0
+    for count in _ROWS:
+        while len(rows) - start >= count:
+            yield rows[start : start + count]
+            start += count
 
 
 class Change(ABC):
@@ -78,40 +111,51 @@ class Progress(Change):
 
 
 class Submit(Change):
-    """New streams, all or none. ``refused`` says why it was none, once it is applied."""
+    """New streams, all or none; ``claimed`` ones are running from the start, in their first epoch.
 
-    __slots__ = ("done", "now", "numbers", "refused", "specs")
+    ``refused`` says why it was none, once it is applied.
+    """
 
-    def __init__(self, specs: Sequence[StreamSpec], first: int, now: float, done: asyncio.Future[None]) -> None:
+    __slots__ = ("claimed", "done", "now", "numbers", "refused", "specs")
+
+    def __init__(
+        self, specs: Sequence[StreamSpec], first: int, now: float, done: asyncio.Future[None], *, claimed: bool = False
+    ) -> None:
         self.specs = specs
         self.numbers = range(first, first + len(specs))
         self.now = now
         self.done = done
+        self.claimed = claimed
         self.refused: StreamExists | None = None
 
-    def apply(self, pile: Pile) -> None:
-        database = pile.database
-        rows = [
-            (number, spec.stream_id, spec.task_id, spec.plan_id, spec.owner, self.now, spec.body)
+    @property
+    def rows(self) -> list[tuple[Any, ...]]:
+        """The streams' rows."""
+        state, epoch = ("running", 1) if self.claimed else ("queued", 0)
+        return [
+            (number, spec.stream_id, spec.task_id, spec.plan_id, spec.owner, state, epoch, self.now, spec.body)
             for number, spec in zip(self.numbers, self.specs, strict=True)
         ]
-        database.execute("SAVEPOINT submitted")
-        try:
-            database.executemany(
-                "INSERT INTO streams (number, stream_id, task_id, plan_id, owner, created, body) "
-                "VALUES (?, ?, ?, ?, ?, ?, ?)",
-                rows,
-            )
-        except DatabaseError as error:
-            if error.code != CONSTRAINT:
-                raise
-            database.execute("ROLLBACK TO submitted")
-            self.refused = StreamExists(f"the stream {self._taken(database)!r} exists already")
-        database.execute("RELEASE submitted")
 
-    def _taken(self, database: Database) -> str:
+    def apply(self, pile: Pile) -> None:
+        if len(self.specs) == 1:
+            pile.submits.append(self)
+            return
+        pile.database.execute("SAVEPOINT submitted")
+        try:
+            pile.insert(self.rows)
+        except DatabaseError as error:
+            pile.database.execute("ROLLBACK TO submitted")
+            self.refuse(pile, error)
+        pile.database.execute("RELEASE submitted")
+
+    def refuse(self, pile: Pile, error: DatabaseError) -> None:
+        """It could not be inserted: say which stream is there already, or raise the error if it is another one."""
+        if error.code != CONSTRAINT:
+            raise error
         query = "SELECT 1 FROM streams WHERE stream_id = ?"
-        return next((spec.stream_id for spec in self.specs if database.execute(query, (spec.stream_id,))), "?")
+        taken = next((it.stream_id for it in self.specs if pile.database.execute(query, (it.stream_id,))), "?")
+        self.refused = StreamExists(f"the stream {taken!r} exists already")
 
 
 class Fold(Change):

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Final
 
 from ..errors import InvalidOption, StoreClosed, StoreError, StreamExists, WrongLoop
-from ..records import TERMINALS, Record, terminal_name
+from ..records import TERMINALS, CallStarted, Record, terminal_name
 from .archive import Archive
 from .base import Log, Store
 from .changes import Submit, Trim
@@ -29,6 +29,7 @@ from .writer import Keeping, Work, Writer
 __all__ = ["SQLiteStore"]
 
 _JOURNAL_BYTES: Final = 4 * 1024 * 1024  # the journal is emptied when it has grown so much
+_LEISURE_SECONDS: Final = 0.005  # that a Call has begun waits so long for something to be committed with
 _BEHIND_BYTES: Final = 2 * 1024 * 1024  # more than so much waiting to be committed is too much
 
 
@@ -78,6 +79,7 @@ class SQLiteStore(Store):
         self._submitting: set[str] = set()
         self._next_number = 1
         self._work: Work | None = None
+        self._urgent = False  # it is handed over when this turn of the loop ends
         self._in_flight = 0  # pieces of work that the writer has
         self._queued = 0  # bytes
         self._journal_size = 0
@@ -171,6 +173,13 @@ class SQLiteStore(Store):
     # --- streams --------------------------------------------------------------------------------------------------
 
     async def submit(self, specs: Sequence[StreamSpec]) -> None:
+        await self._submit(specs, claimed=False)
+
+    async def begin(self, spec: StreamSpec) -> Lease:
+        await self._submit([spec], claimed=True)
+        return Lease(spec.stream_id, self._core.get(spec.stream_id).epoch)
+
+    async def _submit(self, specs: Sequence[StreamSpec], *, claimed: bool) -> None:
         self._check_open()
         ids = {spec.stream_id for spec in specs}
         taken = next((it for it in ids if it in self._core or it in self._submitting), None)
@@ -178,7 +187,7 @@ class SQLiteStore(Store):
             raise StreamExists(f"the stream {taken!r} exists already" if taken else "a stream is submitted twice")
         self._submitting |= ids
         done = self._waiting()
-        submit = Submit(specs, self._next_number, self._clock(), done)
+        submit = Submit(specs, self._next_number, self._clock(), done, claimed=claimed)
         self._next_number += len(specs)
         work = self._begun()
         work.changes.append(submit)
@@ -232,7 +241,10 @@ class SQLiteStore(Store):
         if not records:
             return first
         log = self._logs[lease.stream_id]
-        work = self._work or self._begun()
+        work = self._work if self._urgent else None
+        if work is None:
+            alone = len(records) == 1 and type(records[0]) is CallStarted
+            work = self._begun_leisurely() if alone else self._begun()
         log.add(records, work.at, size)
         work.entries.append((log.number, first, len(records), work.at, records))
         work.shown[log] = log.tail.last
@@ -331,10 +343,20 @@ class SQLiteStore(Store):
 
     def _begun(self) -> Work:
         """The work of this turn of the loop; it is handed over when the turn ends."""
+        if not self._urgent:
+            assert self._loop is not None
+            self._urgent = True
+            self._loop.call_soon(self._hand_over)
+        if self._work is None:
+            self._work = Work(int(self._clock() * 1000))
+        return self._work
+
+    def _begun_leisurely(self) -> Work:
+        """Work that goes with what follows, soon: that a provider is asked is no news worth a commit of its own."""
         if self._work is None:
             assert self._loop is not None
             self._work = Work(int(self._clock() * 1000))
-            self._loop.call_soon(self._hand_over)
+            self._loop.call_later(_LEISURE_SECONDS, self._hand_over)
         return self._work
 
     def _grown(self, work: Work, size: int) -> None:
@@ -344,6 +366,7 @@ class SQLiteStore(Store):
             self.behind = True
 
     def _hand_over(self) -> None:
+        self._urgent = False
         if self._work is not None and self._writer is not None:
             work, self._work = self._work, None
             self._in_flight += 1
@@ -386,6 +409,10 @@ class SQLiteStore(Store):
             infos = self._core.submit(submit.specs, submit.now)
             for number, info in zip(submit.numbers, infos, strict=True):
                 self._logs[info.stream_id] = StoredLog(number, info, self._archive)
+                if submit.claimed:
+                    self._core.claim(info.stream_id)
+                    if submit.done.done():  # nobody waits to run it any more
+                        self.expire(info.stream_id)
         if submit.done.done():  # nobody waits any more
             return
         if submit.refused is None:
