@@ -164,18 +164,21 @@ class _Counted(Permit):
         self._grant = permits.grant(name, estimate, asyncio.get_running_loop().time())
 
     def used(self, tokens: int) -> None:
-        self._grant[1] = max(self._estimate, tokens)  # as the newest report says, and never less than was reserved
+        self._heard(max(self._estimate, tokens))  # as the newest report says, and never less than was reserved
         self._permit.used(tokens)
 
     def answered(self, error: ErrorInfo | None, tokens: int | None) -> None:
         if tokens is not None:
-            self._grant[1] = tokens
+            self._heard(tokens)
         self._return()
         self._permit.answered(error, tokens)
 
     def release(self) -> None:
         self._return()
         self._permit.release()
+
+    def _heard(self, tokens: int) -> None:
+        self._grant.heard(tokens, asyncio.get_running_loop().time())
 
     def _return(self) -> None:
         if self._open:

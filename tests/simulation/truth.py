@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
 
 import msgspec
 
@@ -275,6 +274,30 @@ class AuditedDisk(_Audited, SimulatedStore):
     """The simulated durable store, audited."""
 
 
+class Grant:
+    """A permit that was given ``at`` some time, and what its Call is known to use."""
+
+    __slots__ = ("_before", "_heard_at", "at", "tokens")
+
+    def __init__(self, at: float, tokens: int) -> None:
+        self.at = at
+        self.tokens = self._before = tokens
+        self._heard_at = at
+
+    def heard(self, tokens: int, now: float) -> None:
+        """It uses so many, it says now."""
+        self._before = min(self._before, self.tokens) if self._heard_at == now else self.tokens
+        self._heard_at = now
+        self.tokens = tokens
+
+    def known(self, now: float) -> int:
+        """What was known when a permit was given of which its owner is told ``now``.
+
+        That was decided a little before: in this instant, but perhaps before something else that was heard in it.
+        """
+        return min(self._before, self.tokens) if self._heard_at == now else self.tokens
+
+
 class Permits:
     """Which permits are held, and what was admitted in the last minute, as one who knows the limits counts it."""
 
@@ -282,27 +305,27 @@ class Permits:
         self._limits = limits
         self._truth = truth
         self.held: dict[str, int] = defaultdict(int)
-        self._granted: dict[str, deque[list[Any]]] = defaultdict(deque)
+        self._granted: dict[str, deque[Grant]] = defaultdict(deque)
 
-    def grant(self, name: str, estimate: int, now: float) -> list[Any]:
-        """A permit was given; what is returned stands for it, and its second item is what the Call is known to use."""
+    def grant(self, name: str, estimate: int, now: float) -> Grant:
+        """A permit was given; what is returned stands for it."""
         self.held[name] += 1
-        grant = [now, estimate]
+        grant = Grant(now, estimate)
         with self._truth.noted():
             self._check(name, grant, now)
         return grant
 
-    def _check(self, name: str, grant: list[Any], now: float) -> None:
+    def _check(self, name: str, grant: Grant, now: float) -> None:
         limits = self._limits[name]
         most = limits.concurrency
         assert most is None or self.held[name] <= most, f"{self.held[name]} Calls of {name} at once, and {most} may be"
         minute = self._granted[name]
-        while minute and minute[0][0] < now - WINDOW:
+        while minute and minute[0].at < now - WINDOW:
             minute.popleft()
         minute.append(grant)
         most = limits.requests_per_minute
         assert most is None or len(minute) <= most, f"{len(minute)} Calls of {name} in a minute, and {most} may be"
-        most, used = limits.tokens_per_minute, sum(tokens for _, tokens in minute)
+        most, used = limits.tokens_per_minute, sum(it.known(now) for it in minute)
         assert most is None or used <= most, f"{used} tokens of {name} in a minute, and {most} may be"
 
     def release(self, name: str) -> None:
