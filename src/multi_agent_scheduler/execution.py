@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
 import msgspec
@@ -63,7 +64,8 @@ class Execution(Host):
         self._slots = RunSlots(max_running)
         self._runs: dict[str, Run] = {}
         self._plans: dict[str, PlanRun] = {}  # by plan id
-        self._accepting: set[str] = set()  # streams that the store is being given
+        self._owners: dict[str, str] = {}  # by stream, from before it is accepted until it has ended
+        self._open: Counter[str] = Counter()  # how many those are, by owner
         self._suspended = False
 
     # --- accepting ------------------------------------------------------------------------------------------------
@@ -76,11 +78,9 @@ class Execution(Host):
             raise PlanError(f"task {task.id!r} depends on {parents}: hand all of them to run() or stream()")
         stream_id = _new_id() if stream_id is None else _given_id("stream_id", stream_id)
         self._check_budgets(task, kept.agent, self._accounts(task, terms, None))
-        await self._ledger.recall(terms.owner, self._store)
-        if stream_id in self._accepting:
-            raise StreamExists(f"the stream {stream_id!r} exists already")
-        self._accepting.add(stream_id)
+        self._take(terms.owner, (stream_id,))
         try:
+            await self._ledger.recall(terms.owner, self._store)
             spec = self._spec(stream_id, kept, terms, None)
             lease = await self._begun(spec, task) if self._slots.free else None
             if lease is None:
@@ -94,8 +94,9 @@ class Execution(Host):
                 self._over(run)
             else:
                 run.start(self._over, self._free, lease)
-        finally:
-            self._accepting.discard(stream_id)
+        except BaseException:
+            self._let_go((stream_id,))
+            raise
         return run
 
     async def _begun(self, spec: StreamSpec, task: Task) -> Lease:
@@ -123,13 +124,14 @@ class Execution(Host):
         account = _account(budget)
         for task in listed:
             self._check_budgets(task, agents[task.id], self._accounts(task, terms, account))
-        await self._ledger.recall(terms.owner, self._store)
         if plan_id is None:
             plan_id = _new_id()
         elif _given_id("plan_id", plan_id) in self._plans or self._store.streams(plan_id=plan_id, limit=1):
             raise StreamExists(f"the plan {plan_id!r} exists already")
+        self._take(terms.owner, streams.values())
         running = self._plans[plan_id] = PlanRun(self, plan_id, plan, streams, agents, terms, account)
         try:
+            await self._ledger.recall(terms.owner, self._store)
             await self._store.submit(
                 [
                     self._spec(streams[task.id], Submission(task, agents[task.id], 0, budget), terms, plan_id)
@@ -137,9 +139,28 @@ class Execution(Host):
                 ]
             )
         except BaseException:
-            del self._plans[plan_id]
+            self.finished(running)
             raise
         return running
+
+    def open_streams(self, owner: str) -> int:
+        return self._open[owner]
+
+    def _take(self, owner: str, stream_ids: Collection[str]) -> None:
+        """They are this process's to run. Raises StreamExists, before anything is awaited, if one is already."""
+        taken = next((stream_id for stream_id in stream_ids if stream_id in self._owners), None)
+        if taken is not None:
+            raise StreamExists(f"the stream {taken!r} exists already")
+        self._owners.update(dict.fromkeys(stream_ids, owner))
+        self._open[owner] += len(stream_ids)
+
+    def _let_go(self, stream_ids: Iterable[str]) -> None:
+        for stream_id in stream_ids:
+            owner = self._owners.pop(stream_id, None)
+            if owner is not None:
+                self._open[owner] -= 1
+                if not self._open[owner]:
+                    del self._open[owner]
 
     def _spec(self, stream_id: str, kept: Submission, terms: Terms, plan_id: str | None) -> StreamSpec:
         body = pack(kept) if self._store.durable else b""
@@ -160,16 +181,15 @@ class Execution(Host):
         """Go on with the streams that the store has and nobody here runs; gives their ids."""
         for owner in {info.owner for info in self._store.streams(states={"queued"})}:
             await self._ledger.recall(owner, self._store)
-        left = [info for info in self._store.streams(states={"queued"}) if not self._is_here(info)]
+        left = [info for info in self._store.streams(states={"queued"}) if info.stream_id not in self._owners]
+        for info in left:
+            self._take(info.owner, (info.stream_id,))
         for plan_id in dict.fromkeys(info.plan_id for info in left if info.plan_id is not None):
             self._resume_plan(plan_id, self._store.streams(plan_id=plan_id))
         for info in left:
             if info.plan_id is None:
                 self._resume(info)
         return [info.stream_id for info in left]
-
-    def _is_here(self, info: StreamInfo) -> bool:
-        return info.stream_id in self._runs or info.stream_id in self._accepting or info.plan_id in self._plans
 
     def _resume(self, info: StreamInfo) -> None:
         kept, terms = unpack(self._store.body(info.stream_id)), Terms(info.owner)
@@ -279,6 +299,7 @@ class Execution(Host):
 
     def _over(self, run: Run) -> None:
         del self._runs[run.stream_id]
+        self._let_go((run.stream_id,))
 
     def skip(self, running: PlanRun, task_id: str, reason: str) -> None:
         task = running.plan.task(task_id)
@@ -301,6 +322,7 @@ class Execution(Host):
 
     def finished(self, running: PlanRun) -> None:
         self._plans.pop(running.plan_id, None)
+        self._let_go(running.streams.values())
 
     async def kept(self) -> None:
         if self._store.durable:

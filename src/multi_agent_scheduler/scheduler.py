@@ -330,6 +330,10 @@ class MultiAgentScheduler(ObjectTasks):
         """Give an owner a budget, or another one; what its streams have used counts against it."""
         self._ledger.set_budget(owner, budget)
 
+    def open_streams(self, owner: str = "") -> int:
+        """How many streams of an owner this process runs, or has accepted to run."""
+        return 0 if self._execution is None else self._execution.open_streams(owner)
+
     # --- streams --------------------------------------------------------------------------------------------------
 
     def find(self, stream_id: str, *, owner: str | None = None) -> StreamInfo:

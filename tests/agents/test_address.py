@@ -70,7 +70,8 @@ def test_any_text_is_an_address_or_a_clear_error(text: str) -> None:
             address = Address.parse(url, "base_url")
         except InvalidConfiguration:
             continue
-        origin, target = address.route("/chat?a=b", None, PLAIN)
+        origin = address.origin(None, PLAIN)
+        target = address.target("/chat?a=b", origin)
         line = f"POST {target} HTTP/1.1 {origin.authority}"
         assert line.isascii()
         assert line.isprintable()
@@ -79,9 +80,11 @@ def test_any_text_is_an_address_or_a_clear_error(text: str) -> None:
 
 def test_a_path_goes_below_the_base_and_queries_are_joined() -> None:
     plain = Address.parse("http://h:8000/v1", "base_url")
-    assert plain.route("/chat", None, PLAIN) == (Origin("http", "h", 8000), "/v1/chat")
+    assert plain.origin(None, PLAIN) == Origin("http", "h", 8000)
+    assert plain.target("/chat", plain.origin(None, PLAIN)) == "/v1/chat"
     with_query = Address.parse("http://h:8000/v1?tenant=a", "base_url")
-    assert with_query.route("/chat?x=1", None, PLAIN)[1] == "/v1/chat?tenant=a&x=1"
+    assert with_query.target("/chat", with_query.origin(None, PLAIN)) == "/v1/chat?tenant=a"
+    assert with_query.target("/chat?x=1", with_query.origin(None, PLAIN)) == "/v1/chat?tenant=a&x=1"
 
 
 def test_what_is_shown_has_no_query_and_no_usual_port() -> None:
@@ -158,9 +161,9 @@ def test_a_bad_proxy_in_the_environment_names_its_variable(monkeypatch: pytest.M
 
 
 def test_a_plain_proxy_is_sent_the_whole_url_and_a_password_is_not_shown() -> None:
-    via = Proxy("p", 1, "Basic bWU6cEBzcw==")
-    origin, target = Address.parse("http://h/v1", "base_url").route("/chat", via, PLAIN)
-    assert target == "http://h:80/v1/chat"
+    address = Address.parse("http://h/v1", "base_url")
+    origin = address.origin(Proxy("p", 1, "Basic bWU6cEBzcw=="), PLAIN)
+    assert address.target("/chat", origin) == "http://h:80/v1/chat"
     assert "bWU6" not in repr(origin)
 
 

@@ -454,6 +454,10 @@ async def test_the_server_under_a_path_of_the_app() -> None:
         async with Exchange(app, f"/llm/v1/streams/{stream_id}", headers=events) as client:
             assert (await client.head())[0] == 200
             assert (await client.rest())[-1].type == "end"
+        async with Exchange(app, f"/llm/v1/streams/{stream_id}/token", method="POST", headers=host) as client:
+            await client.head()
+            url = json.loads(await client.whole())["url"]
+            assert url.startswith(f"/llm/v1/streams/{stream_id}?token=")
         async with Socket(app, "/llm/stream", headers=host) as socket:
             await socket.say("Hi")
             assert [await socket.hear(), await socket.hear()] == [

@@ -271,6 +271,47 @@ async def test_streams_of_a_key_are_limited(tmp_path: Path) -> None:
             assert answer.status_code == 200
 
 
+async def test_streams_that_a_key_has_running_are_limited(tmp_path: Path) -> None:
+    gate = asyncio.Event()
+    async with with_keys(tmp_path, {"a": ScriptedAgent("x", gate)}, streams=2) as (served, first, second):
+        once, plan = {**first, "idempotency-key": "once"}, {"tasks": [task("b"), task("c", depends_on=["b"])]}
+        chat = {"model": "a", "messages": [{"role": "user", "content": "hello"}]}
+        too_large = await served.post("/v1/tasks", {"tasks": [task(name) for name in "bcd"]}, headers=first)
+        assert (too_large.status_code, "no more than 2" in too_large.json()["detail"]) == (400, True)
+        answer = await served.post("/v1/tasks", plan, headers=once)
+        assert answer.status_code == 202
+        for path, body in (
+            ("/v1/tasks", {"tasks": [task()]}),
+            ("/v1/chat/completions", chat),
+            ("/v1/chat/completions", {**chat, "stream": True}),
+            ("/v1/responses", {"model": "a", "input": "hello", "background": True}),
+        ):
+            refused = await served.post(path, body, headers=first)
+            assert (refused.status_code, refused.headers["retry-after"]) == (429, "1")
+        assert (await served.post("/v1/tasks", plan, headers=once)).json() == answer.json()  # nothing is started
+        assert (await served.post("/v1/tasks", {"tasks": [task()]}, headers=second)).status_code == 202
+        gate.set()
+        await served.scheduler.wait_idle()
+        assert (await served.post("/v1/tasks", plan, headers=first)).status_code == 202
+        await served.scheduler.wait_idle()
+        assert served.scheduler.open_streams("first") == 0
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/responses", "/v1/messages", "/v1/ai-sdk/chat"])
+async def test_what_is_refused_for_its_pace_has_not_begun(path: str) -> None:
+    async with serving({"a": ScriptedAgent("x")}) as served:
+        messages = [{"id": "m", "role": "user", "content": "hi", "parts": [{"type": "text", "text": "hi"}]}]
+        bodies: dict[str, Any] = {
+            "/v1/responses": {"input": "hi"},
+            "/v1/messages": {"messages": [{"role": "user", "content": "hi"}], "max_tokens": 5},
+            "/v1/ai-sdk/chat": {"id": "c", "messages": messages},
+        }
+        body = bodies.get(path, {"messages": [{"role": "user", "content": "hi"}]})
+        answer = await served.post(f"{path}?pace=fast", {"model": "a", "stream": True, **body})
+        assert (answer.status_code, "pace" in answer.text) == (400, True)
+        assert (await served.http.get("/v1/streams")).json()["streams"] == []
+
+
 # --- browsers ---------------------------------------------------------------------------------------------------
 
 

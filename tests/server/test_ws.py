@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -414,10 +415,12 @@ async def test_cursors_that_cannot_be() -> None:
 
 async def test_subscriptions_are_counted(tmp_path: Path) -> None:
     settings = Settings(access_log=False, max_streams=2)
-    agents = {"one": ScriptedAgent("Hi", asyncio.Event())}
+    agents = {"one": ScriptedAgent("Hi", asyncio.Event()), "quick": ScriptedAgent("Hi")}
     async with serving(agents, settings=settings) as server:  # noqa: SIM117
         async with server.talk() as client, server.talk() as other, server.talk() as third:
-            streams = [await third.submit("one") for _ in range(3)]
+            over = await third.submit("quick")
+            await server.scheduler.wait_idle()
+            streams = [await third.submit("one"), await third.submit("one"), over]
             for stream_id in streams[:2]:
                 assert (await client.ask(type="subscribe", stream_id=stream_id))["type"] == "reply"
                 for _ in range(2):
@@ -426,6 +429,46 @@ async def test_subscriptions_are_counted(tmp_path: Path) -> None:
             assert (await other.ask(type="subscribe", stream_id=streams[2]))["status"] == 429  # of the same owner
             await client.ask(type="unsubscribe", stream_id=streams[0])
             assert (await other.ask(type="subscribe", stream_id=streams[2]))["type"] == "reply"
+
+
+async def test_streams_that_run_are_counted() -> None:
+    settings, gate = Settings(access_log=False, max_streams=2), asyncio.Event()
+    async with serving({"one": ScriptedAgent("Hi", gate)}, settings=settings) as server:  # noqa: SIM117
+        async with server.talk() as client, server.talk("/stream") as simple:
+            tasks = [{"id": name, "prompt": "Hi"} for name in "abc"]
+            problem = await client.ask(type="submit", tasks=tasks)
+            assert (problem["status"], "no more than 2 streams" in problem["detail"]) == (400, True)
+            await client.submit("one")
+            assert (await client.ask(type="submit", tasks=tasks[:2]))["status"] == 429
+            await client.submit("one")
+            assert (await client.ask(type="submit", tasks=tasks[:1]))["status"] == 429
+            await simple.connection.send("Hi")
+            assert (await simple.hear())["error"]["code"] == "rate_limit_error"
+            gate.set()
+            await server.scheduler.wait_idle()
+            await client.submit("one")
+            await simple.connection.send("Hi")
+            assert (await simple.hear())["type"] == "chunk"
+
+
+async def test_the_access_log_tells_of_sockets(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "multi_agent_scheduler.access")
+    async with serving({"one": ScriptedAgent("Hi")}, settings=Settings()) as server:
+        async with server.talk(additional_headers={"x-request-id": "mine"}) as client:
+            assert (await client.ask(type="ping"))["to"] == "ping"
+        for path, status in (("/v1/ws?token=secret", 403), ("/nothing", 404)):
+            with pytest.raises(InvalidStatus):
+                async with server.talk(path, origin="https://evil.example"):
+                    pass
+            await eventually(lambda status=status: any(f'"status":{status}' in line for line in caplog.messages))
+        await eventually(lambda: any('"status":101' in line for line in caplog.messages))
+    lines = [json.loads(line) for line in caplog.messages if line.startswith("{")]
+    assert len(lines) == len(caplog.messages)  # and a refusal is no error
+    found = {line["status"]: line for line in lines}
+    assert found.keys() == {101, 403, 404}
+    assert (found[101]["path"], found[101]["method"], found[101]["request_id"]) == ("/v1/ws", "WEBSOCKET", "mine")
+    assert found[101]["bytes"] > 0
+    assert "secret" not in caplog.text
 
 
 async def test_a_message_that_is_too_large_ends_the_connection() -> None:

@@ -56,15 +56,19 @@ class Address(NamedTuple):
         port = "" if self.port == _PORTS[self.scheme] else f":{self.port}"
         return f"{self.scheme}://{host}{port}{self.path}"
 
-    def route(self, path: str, via: Proxy | None, tls: Tls) -> tuple[Origin, str]:
-        """The origin to connect to, and the request target, for a path below this address."""
-        path, _, query = path.partition("?")
-        query = "&".join(part for part in (self.query, query) if part)
-        target = f"{self.path}{path}" + (f"?{query}" if query else "")
-        origin = Origin(self.scheme, self.host, self.port, via, tls.context() if self.scheme == "https" else None)
-        if via is not None and self.scheme == "http":  # RFC 9112, 3.2.2: a proxy is sent the whole URL
-            return origin, f"http://{origin.authority}{target}"
-        return origin, target
+    def origin(self, via: Proxy | None, tls: Tls) -> Origin:
+        """The origin to connect to."""
+        return Origin(self.scheme, self.host, self.port, via, tls.context() if self.scheme == "https" else None)
+
+    def target(self, path: str, origin: Origin) -> str:
+        """The request target for a path below this address."""
+        if self.query:
+            path, _, query = path.partition("?")
+            path += f"?{self.query}" + (f"&{query}" if query else "")
+        target = self.path + path
+        if origin.proxy is not None and self.scheme == "http":  # RFC 9112, 3.2.2: a proxy is sent the whole URL
+            return f"http://{origin.authority}{target}"
+        return target
 
 
 class Tls:

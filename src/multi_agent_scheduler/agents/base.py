@@ -6,8 +6,6 @@ run at the reader's pace.
 
 from __future__ import annotations
 
-import asyncio
-import math
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Generator, Mapping, Sequence
 from contextlib import aclosing
@@ -24,7 +22,7 @@ from ..task import DEFAULT_TIMEOUTS, Result, Timeouts
 from ..views.summary import Summary
 from ..views.text import TextView
 from ..wire.portable import portable
-from .call import Call, Watch, outcome, timed_out
+from .call import Call, Deadline, Watch, outcome
 from .context import Context, Permit
 
 __all__ = ["Agent", "BaseAgent", "Batch", "ErrorMode", "LeafAgent", "Source", "estimate_tokens"]
@@ -326,25 +324,15 @@ class LeafAgent(Agent):
     async def _permit(self, request: Request, ctx: Context, limits: Timeouts) -> Permit | ErrorInfo:
         assert limits.queue is not None
         try:
-            async with asyncio.timeout(None if limits.queue == math.inf else limits.queue):
+            with Deadline("queue", limits.queue):
                 return await ctx.permit(self, estimate_tokens(request))
         except AgentError as error:
             return error.info
-        except TimeoutError:
-            return ErrorInfo("timeout_error", f"no permit within the queue limit of {limits.queue:g} s", retryable=True)
 
     async def _opened(self, prepared: Any, ctx: Context, limits: Timeouts, watch: Watch) -> Source:
         wait, name = watch.first_wait()
-        if wait == math.inf:
+        with Deadline(name, wait, getattr(limits, name)):
             return await self._open(prepared, ctx)
-        deadline = asyncio.timeout(wait)
-        try:
-            async with deadline:
-                return await self._open(prepared, ctx)
-        except TimeoutError:
-            if not deadline.expired():
-                raise
-            raise agent_error(timed_out(name, getattr(limits, name))) from None
 
 
 def estimate_tokens(request: Request) -> int:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Sequence
+from types import TracebackType
 from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from ..errors import ErrorInfo
+from ..errors import ErrorInfo, agent_error
 from ..records import CallEnded, CallStarted, Completed, Failed, Interrupted, Record, Text, Usage, is_content
 from ..task import Timeouts
 
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from .base import Source
     from .context import Context, Permit
 
-__all__ = ["Call", "Watch", "outcome", "timed_out"]
+__all__ = ["Call", "Deadline", "Watch", "outcome"]
 
 
 class Call:
@@ -69,6 +70,44 @@ class Call:
             ttft=self._ttft,
         )
         return (*rest, ended, terminal)
+
+
+class Deadline:
+    """``with``: what the running task awaits inside may take ``seconds``; after that, AgentError for a limit's ``name``.
+
+    The cancelling is that of ``asyncio.timeout``, and it is told from others' by the same rules; it costs a third.
+    ``limit`` is what the error says, if it is not ``seconds``; infinity is none.
+    """
+
+    __slots__ = ("_cancels", "_limit", "_name", "_passed", "_seconds", "_task", "_timer")
+
+    def __init__(self, name: str, seconds: float, limit: float | None = None) -> None:
+        self._name = name
+        self._seconds = seconds
+        self._limit = seconds if limit is None else limit
+        self._timer: asyncio.TimerHandle | None = None
+        self._passed = False
+
+    def __enter__(self) -> None:
+        if self._seconds != math.inf:
+            task = asyncio.current_task()
+            assert task is not None
+            self._task = task
+            self._cancels = task.cancelling()
+            self._timer = asyncio.get_running_loop().call_later(max(0.0, self._seconds), self._ring)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._timer is None:
+            return
+        self._timer.cancel()
+        if self._passed and self._task.uncancel() <= self._cancels and kind is asyncio.CancelledError:
+            raise agent_error(timed_out(self._name, self._limit)) from None
+
+    def _ring(self) -> None:
+        self._passed = True
+        self._task.cancel()
 
 
 class Watch:
@@ -138,6 +177,7 @@ class Watch:
 
 
 _WAITED: Final = {
+    "queue": "no permit",
     "connect": "no connection",
     "first_content": "no content",
     "between_content": "no further content",

@@ -6,7 +6,6 @@ Failures of the connection become this project's errors here and nowhere else.
 from __future__ import annotations
 
 import asyncio
-import math
 import time
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -21,6 +20,7 @@ from ..wire.decoder import StreamDecoder
 from ..wire.quota import provider_state
 from ..wire.redaction import redact, scrubbed, without
 from .base import Source
+from .call import Deadline
 from .connection import BadResponse, ConnectError, Connection, Cut, Origin, Untrusted
 from .credentials import Secret
 from .pool import Pool
@@ -45,6 +45,12 @@ class Exchange(msgspec.Struct, kw_only=True):
     """What must not appear in an error, whoever wrote it."""
     heard: ProviderState | None = None
     """What the provider says of its limits, once its answer has begun."""
+
+    @property
+    def shown(self) -> str:
+        """Where it goes, for people: without a query, which may hold a key."""
+        path = self.target.partition("?")[0]
+        return f"{self.origin.scheme}://{self.origin.authority}{path}" if path[0] == "/" else path
 
     @property
     def keys(self) -> list[str]:
@@ -112,18 +118,12 @@ async def _begun(used: Pool, exchange: Exchange, head: bytes, connect: float) ->
 
 
 async def _connected(used: Pool, origin: Origin, connect: float) -> Connection:
-    deadline = asyncio.timeout(None if connect == math.inf else connect)
     try:
-        async with deadline:
+        with Deadline("connect", connect):
             return await used.connect(origin)
     except ConnectError as error:
         again = not isinstance(error, Untrusted)
         raise agent_error(ErrorInfo("connection_error", redact(str(error)), retryable=again)) from None
-    except TimeoutError:
-        if not deadline.expired():
-            raise
-        problem = f"no connection within the connect limit of {connect:g} s"
-        raise agent_error(ErrorInfo("timeout_error", problem, retryable=True)) from None
 
 
 class HttpSource(Source):

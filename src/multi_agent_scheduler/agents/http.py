@@ -7,6 +7,7 @@ import math
 import os
 from abc import abstractmethod
 from collections.abc import Awaitable, Callable, Mapping
+from functools import cached_property
 from typing import Any, ClassVar, TypeAlias, TypedDict, Unpack
 
 import msgspec
@@ -17,6 +18,7 @@ from ..request import Request
 from ..scheduling.provider import ProviderState
 from ..task import Timeouts
 from ..wire.decoder import StreamDecoder
+from ..wire.portable import portable
 from ..wire.redaction import reason_of
 from .address import Address, Tls, environment_proxy, parse_proxy
 from .base import ErrorMode, LeafAgent, Source
@@ -41,7 +43,7 @@ class HttpSettings(TypedDict, total=False):
     ``auth``: an async callable that gives the token, instead of a key. ``headers``: more headers for every request.
     ``ca``: a file of CA certificates to trust instead of the system's. ``client_cert``: a PEM file, or (certificate,
     key) files. ``proxy``: a proxy's URL; the default is the environment's (HTTPS_PROXY, HTTP_PROXY, ALL_PROXY,
-    NO_PROXY), "" is none. ``max_concurrent``: Calls at once inside a scheduler. ``max_response_bytes``: of one answer.
+    NO_PROXY) when the agent is first used, "" is none. ``max_concurrent``: Calls at once inside a scheduler. ``max_response_bytes``: of one answer.
     ``defaults``: options for every call.
     """
 
@@ -73,15 +75,6 @@ class _Settings(msgspec.Struct, kw_only=True):
 
     def __repr__(self) -> str:
         return "_Settings(...)"  # headers and the proxy's address may hold secrets
-
-
-class _Ready(msgspec.Struct):
-    """A request that can be sent."""
-
-    exchange: Exchange
-    headers: dict[str, str]
-    path: str
-    """Of the address, for the log: without a query, which may hold a secret."""
 
 
 class HttpAgent(LeafAgent):
@@ -169,38 +162,51 @@ class HttpAgent(LeafAgent):
     def _model(self, request: Request) -> str | None:
         return request.model or self.model
 
-    def _prepare(self, request: Request) -> _Ready:
-        if not request.messages and not request.extra:  # extra may say where they are kept
-            raise InvalidRequest("the request has no messages: give it at least one")
-        path, body, decoder = self._exchange(request)
-        origin, target = self._route(path)
-        exchange = Exchange(
-            origin=origin,
-            target=target,
-            payload=_written(body),
-            decoder=decoder,
-            decode_error=self._decode_error,
-            limit=self._settings.max_response_bytes,
-        )
-        headers = {
+    @cached_property
+    def _origin(self) -> Origin:
+        via = environment_proxy(self._address) if self._settings.proxy is None else self._proxy
+        return self._address.origin(via, self._tls)
+
+    @cached_property
+    def _usual_headers(self) -> Mapping[str, str]:
+        return {
             "content-type": "application/json",
             "accept": "text/event-stream",
             "accept-encoding": "identity",  # small pieces gain nothing, and a bomb cannot be sent by accident
             "user-agent": f"multi-agent-scheduler/{__about__.VERSION}",
             **self._extra_headers(),
         }
-        return _Ready(exchange, headers, f"{self._address.path}{path.partition('?')[0]}")
 
-    def _route(self, path: str) -> tuple[Origin, str]:
-        via = environment_proxy(self._address) if self._settings.proxy is None else self._proxy
-        return self._address.route(path, via, self._tls)
+    def check(self, request: Request) -> None:
+        self._origin  # noqa: B018 - it may be that the environment's proxy or a certificate is none
+        self._written(portable(request, self.protocol))
 
-    async def _open(self, prepared: _Ready, ctx: Context) -> Source:
+    def _written(self, request: Request) -> tuple[str, bytes, StreamDecoder]:
+        if not request.messages and not request.extra:  # extra may say where they are kept
+            raise InvalidRequest("the request has no messages: give it at least one")
+        path, body, decoder = self._exchange(request)
+        try:
+            return path, msgspec.json.encode(body), decoder
+        except (TypeError, ValueError, RecursionError) as error:  # ValueError: half a surrogate pair, among others
+            raise InvalidOption(f"something in the request cannot be written as JSON: {error}") from None
+
+    def _prepare(self, request: Request) -> Exchange:
+        path, payload, decoder = self._written(request)
+        return Exchange(
+            origin=self._origin,
+            target=self._address.target(path, self._origin),
+            payload=payload,
+            decoder=decoder,
+            decode_error=self._decode_error,
+            limit=self._settings.max_response_bytes,
+        )
+
+    async def _open(self, prepared: Exchange, ctx: Context) -> Source:
         missing = self.key_missing
         if missing is not None:
             raise agent_error(ErrorInfo("authentication_error", missing))
-        exchange, token = prepared.exchange, await self._token()
-        headers = {**prepared.headers, **ctx.trace}
+        exchange, token = prepared, await self._token()
+        headers = {**self._usual_headers, **ctx.trace}
         exchange.secrets = self._header_secrets
         if token is not None:
             exchange.secrets += (token,)
@@ -213,12 +219,11 @@ class HttpAgent(LeafAgent):
         connect = self._limits(ctx).connect or math.inf
         source = await answered(used, exchange, head_of(exchange, {**headers, **self._headers}), connect)
         if _log.isEnabledFor(logging.DEBUG):
-            where = f"{exchange.origin.scheme}://{exchange.origin.authority}{prepared.path}"
-            _log.debug("%s: an answer from %s begins, request id %s", self.name, where, source.request_id)
+            _log.debug("%s: an answer from %s begins, request id %s", self.name, exchange.shown, source.request_id)
         return source
 
-    def _heard(self, prepared: _Ready) -> ProviderState | None:
-        return prepared.exchange.heard
+    def _heard(self, prepared: Exchange) -> ProviderState | None:
+        return prepared.heard
 
     async def _token(self) -> Secret | None:
         auth = self._settings.auth
@@ -245,13 +250,6 @@ class HttpAgent(LeafAgent):
         if not url:
             raise InvalidConfiguration(f"{type(self).__name__} needs base_url=, the address of the endpoint")
         return url
-
-
-def _written(body: dict[str, Any]) -> bytes:
-    try:
-        return msgspec.json.encode(body)
-    except (TypeError, ValueError, RecursionError) as error:  # ValueError: half a surrogate pair, among others
-        raise InvalidOption(f"something in the request cannot be written as JSON: {error}") from None
 
 
 def _checked(settings: HttpSettings, kind: str) -> _Settings:

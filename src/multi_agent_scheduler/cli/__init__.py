@@ -349,7 +349,7 @@ def _add_keys(commands: argparse._SubParsersAction[_Parser]) -> None:
     create.add_argument("--requests-per-minute", type=_positive, metavar="N", help="the most that it may start")
     create.add_argument("--tokens-per-minute", type=_positive, metavar="N", help="the most that it may use")
     create.add_argument("--cost", type=float, metavar="USD", help="the most that it may spend, in US dollars")
-    create.add_argument("--streams", type=_positive, metavar="N", help="the most that it may read at once")
+    create.add_argument("--streams", type=_positive, metavar="N", help="the most to read, and to have running, at once")
     create.add_argument("--pace", metavar="PACE", help="no faster than this for its readers: 50/s, 50 tokens/s")
     listing = actions.add_parser("list", help="the keys there are, without the keys themselves", allow_abbrev=False)
     revoke = actions.add_parser("revoke", help="make a key worthless", allow_abbrev=False)

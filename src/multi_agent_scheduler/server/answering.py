@@ -28,6 +28,7 @@ STREAM_HEADERS: Final = (
     (b"cache-control", b"no-store"),
     (b"x-accel-buffering", b"no"),  # nginx passes on what comes as it comes
 )
+_SOON: Final = ((b"retry-after", b"1"),)
 
 
 async def respond(exchange: Exchange, face: Face, asked: Asked) -> None:
@@ -48,10 +49,12 @@ async def submitted(exchange: Exchange, asked: Asked) -> Handle:
     server = exchange.server
     if asked.streaming:
         check_reading(exchange)
+        pacer_of(exchange, exchange.query.get("pace"))  # what is wrong with it is said before anything runs
     exchange.spend()
     agent, model = server.chosen(asked.model)
     request = msgspec.structs.replace(asked.request, model=model)
     task = Task.of(request, asked.task_id or exchange.request_id, agent=agent, metadata=asked.metadata)
+    check_running(exchange, 1)
     return await server.scheduler.submit(task, owner=exchange.owner, trace=exchange.trace)
 
 
@@ -81,25 +84,31 @@ async def relayed(
     Readers of one stream with the same ``spelling`` share what is rendered: it must name all that makes it differ.
     """
     server, stream_id = exchange.server, info.stream_id
-    check_reading(exchange)
-    opening.pacer = pacer_of(exchange, exchange.query.get("pace"))
-    _compress(exchange, opening)
     log = server.scheduler.log(stream_id, owner=exchange.owner)
-    rendering = server.renderings.of((stream_id, spelling), lambda: log, make, after=after)
-    relay = Relay(rendering, exchange.send, opening, after=after, direct=exchange.direct)
-    exchange.answered = True
     server.attendance.enter(stream_id)
+    try:
+        check_reading(exchange)
+        opening.pacer = pacer_of(exchange, exchange.query.get("pace"))
+        _compress(exchange, opening)
+        rendering = server.renderings.of((stream_id, spelling), lambda: log, make, after=after)
+        await _read(exchange, Relay(rendering, exchange.send, opening, after=after, direct=exchange.direct))
+    finally:
+        server.attendance.leave(stream_id, leaving, ended=log.ended)
+
+
+async def _read(exchange: Exchange, relay: Relay) -> None:
+    server, quota = exchange.server, exchange.caller.quota
+    exchange.answered = True
     server.enter(relay)
-    exchange.caller.quota.reading += 1
+    quota.reading += 1
     try:
         relay.start()
         await _until(relay.over, exchange)
     finally:
-        exchange.caller.quota.reading -= 1
+        quota.reading -= 1
         server.leave(relay)
         relay.leave()
         exchange.status, exchange.written = relay.status, relay.written
-        server.attendance.leave(stream_id, leaving, ended=log.ended)
 
 
 def pacer_of(exchange: Exchange, asked: str | None) -> Pacer | None:
@@ -123,10 +132,27 @@ def _compress(exchange: Exchange, opening: Opening) -> None:
 
 def check_reading(exchange: Exchange) -> None:
     """Raise Problem 429 if this key reads as many streams as it may."""
-    quota = exchange.caller.quota
-    most = quota.limits.streams or exchange.server.settings.max_streams
-    if quota.reading >= most:
-        raise Problem(429, f"no more than {most} streams can be read at once", headers=((b"retry-after", b"1"),))
+    most = _most_streams(exchange)
+    if exchange.caller.quota.reading >= most:
+        raise Problem(429, f"no more than {most} streams can be read at once", headers=_SOON)
+
+
+def check_running(exchange: Exchange, more: int) -> None:
+    """Raise Problem 429 if so many streams more are more than this owner may have running, 400 if they always would be.
+
+    They count from when they are submitted, so nothing may be awaited between this and that.
+    """
+    most = _most_streams(exchange)
+    if more > most:
+        raise Problem(400, f"a plan of {more} tasks is too large: no more than {most} streams can run at once")
+    running = exchange.server.scheduler.open_streams(exchange.owner)
+    if running + more > most:
+        detail = f"no more than {most} streams can run at once, and {running} do: wait for some, or cancel them"
+        raise Problem(429, detail, headers=_SOON)
+
+
+def _most_streams(exchange: Exchange) -> int:
+    return exchange.caller.quota.limits.streams or exchange.server.settings.max_streams
 
 
 async def _until(over: asyncio.Future[None], exchange: Exchange) -> None:

@@ -75,9 +75,11 @@ class Server:
         if not self._opened:
             await self._open()
         if kind == "http":
-            await self._http(Exchange(self, scope, receive, send))
+            exchange = Exchange(self, scope, receive, send)
+            await self._told(exchange, self._answer(exchange))
         elif kind == "websocket":
-            await sockets.connected(self, scope, receive, send)
+            exchange = Exchange(self, {**scope, "method": "WEBSOCKET"}, receive, send)
+            await self._told(exchange, sockets.connected(exchange, receive))
         else:
             raise ValueError(f"this application does not speak {kind}")
 
@@ -130,12 +132,13 @@ class Server:
 
     # --- a request ------------------------------------------------------------------------------------------------
 
-    async def _http(self, exchange: Exchange) -> None:
+    async def _told(self, exchange: Exchange, answering: Awaitable[None]) -> None:
+        """Answer; metrics and the access log tell of it."""
         began = time.monotonic()
         said = exchange.header(b"x-request-id")
         exchange.request_id = said if _REQUEST_ID.fullmatch(said) else os.urandom(8).hex()
         try:
-            await self._answer(exchange)
+            await answering
         except ConnectionError:
             exchange.status = 499  # as nginx calls a client that left before there was an answer
         finally:

@@ -27,8 +27,8 @@ _NAME_CHARACTERS: Final = 64
 
 
 class KeyLimits(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What a key may do; None is no limit. ``cost`` is in US dollars; ``streams`` are those that it has running, and
-    those that it reads, at once; ``pace`` ("50/s") is how fast it may read."""
+    """What a key may do; None is no limit. ``cost`` is in US dollars; ``streams`` are those that its owner has
+    running, and those that it reads, at once; ``pace`` ("50/s") is how fast it may read."""
 
     requests_per_minute: int | None = None
     tokens_per_minute: int | None = None

@@ -12,7 +12,7 @@ from ..store.core import StreamInfo, StreamState
 from ..task import Task
 from . import cursor as cursors
 from . import tokens
-from .answering import STREAM_HEADERS, relayed
+from .answering import STREAM_HEADERS, check_running, relayed
 from .bodies import (
     AgentBody,
     Agents,
@@ -54,6 +54,7 @@ async def submit(exchange: Exchange) -> None:
     said = exchange.header(b"idempotency-key")
     try:
         if not said:
+            check_running(exchange, len(tasks))
             handle = await scheduler.submit_plan(tasks, owner=owner, trace=exchange.trace)
             answer = Submitted(handle.plan_id, dict(handle.streams))
         else:
@@ -84,6 +85,7 @@ async def _submit_once(exchange: Exchange, answer: Submitted, tasks: Sequence[Ta
     async with server.one_at_a_time(answer.plan_id):
         known = server.scheduler.streams(owner=owner, plan_id=answer.plan_id)
         if not known:
+            check_running(exchange, len(tasks))
             try:
                 await server.scheduler.submit_plan(
                     tasks, owner=owner, plan_id=answer.plan_id, stream_ids=answer.streams, trace=exchange.trace
@@ -166,7 +168,7 @@ async def token(exchange: Exchange) -> None:
     info = _found(exchange)
     seconds = exchange.number("seconds", _TOKEN_SECONDS, least=1, most=tokens.LONGEST)
     made, expiry = exchange.server.access.token(info.stream_id, exchange.owner, seconds)
-    url = f"/v1/streams/{info.stream_id}?token={made}"
+    url = f"{exchange.scope.get('root_path', '')}/v1/streams/{info.stream_id}?token={made}"
     await exchange.json(TokenBody(made, expiry, url), 201)
 
 

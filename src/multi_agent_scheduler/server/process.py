@@ -28,6 +28,8 @@ __all__ = ["Process", "bound", "loop_factory"]
 
 _FLUSH: Final = 0.01  # seconds: how long the last bytes of connections may take, and how often that is looked at
 _FLUSHES: Final = 50
+_PING: Final = 15.0  # seconds between pings on a WebSocket, and how long the answer may take:
+_PONG: Final = 10.0  # a client that is no more there is noticed within their sum
 
 _REFUSALS: Final = {
     408: b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n",
@@ -68,8 +70,10 @@ class Process:
         config = uvicorn.Config(
             app,
             http=http_protocol(settings),
-            ws="websockets-sansio",
+            ws=socket_protocol(),
             ws_max_size=settings.max_message,
+            ws_ping_interval=_PING,
+            ws_ping_timeout=_PONG,
             ws_per_message_deflate=settings.compression,
             timeout_keep_alive=max(1, round(settings.keep_alive)),
             lifespan="on",
@@ -207,6 +211,20 @@ def http_protocol(settings: Settings) -> type[asyncio.Protocol]:
             self.transport.close()
 
     return Bounded
+
+
+def socket_protocol() -> type[asyncio.Protocol]:
+    """uvicorn's WebSocket protocol, which takes a handshake that is refused with a document of our own for none at all,
+    and writes an error into the log."""
+    from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+
+    class Answered(WebSocketsSansIOProtocol):
+        async def send(self, message: Any) -> None:
+            await super().send(message)
+            if message["type"] == "websocket.http.response.body":
+                self.handshake_complete = True
+
+    return Answered
 
 
 class _Way:

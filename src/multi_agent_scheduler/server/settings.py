@@ -19,8 +19,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     port: int = 8000
     max_connections: int = 10_000
     """More are refused with 503."""
-    max_streams: int = 1_000
-    """How many streams one owner may read, and have running, at once."""
+    max_streams: int = 5_000
+    """How many streams one key may read, and its owner have running, at once, if the key does not say less."""
     max_body: int = 32 * 1024 * 1024
     """The largest body of a request."""
     max_header: int = 64 * 1024

@@ -10,9 +10,9 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import msgspec
 
@@ -22,7 +22,7 @@ from ..records import TERMINALS, Record, encode_record
 from ..task import Task
 from ..views.pacing import Pacer
 from . import cursor as cursors
-from .answering import check_reading, pacer_of
+from .answering import check_reading, check_running, pacer_of
 from .conversation import converse
 from .dialogue import Action, Cancel, Dialogue, Follow, Open, Say, Start, Stop, Submit, Subscribe, problem_message
 from .exchange import Exchange
@@ -31,9 +31,6 @@ from .problem import Problem, problem_of
 from .relay import Message, Send
 from .rendering import Reader, Rendering
 from .routing import native_problem
-
-if TYPE_CHECKING:
-    from .app import Server
 
 __all__ = ["connected"]
 
@@ -46,34 +43,38 @@ _FAR_BEHIND: Final = 64 * 1024
 _REPLIES: Final = 64
 """Messages that may wait in the outbox before a client's next message is looked at."""
 _INTERNAL_ERROR: Final = 1011  # RFC 6455, 7.4.1
+_SWITCHED: Final = 101  # RFC 6455, 4.2.2
 _PRUNE: Final = 256
 """Submitted streams that are remembered before those that have ended are looked for."""
 
 
-async def connected(server: Server, scope: Mapping[str, Any], receive: Receive, send: Send) -> None:
+async def connected(exchange: Exchange, receive: Receive) -> None:
     """Somebody wants a WebSocket."""
     await receive()
-    exchange = Exchange(server, {**scope, "method": "WEBSOCKET"}, receive, send)
+    server = exchange.server
     talk = {"/v1/ws": _many_streams, "/stream": _simple}.get(exchange.path)
     try:
         if talk is None:
             raise Problem(404, "there is no WebSocket at this path, but at /v1/ws and /stream")
+        exchange.route = exchange.path
         exchange.caller = server.access.caller(exchange.headers)
         server.access.check_origin(exchange.method, exchange.headers)
     except Problem as problem:
-        await _refuse(scope, send, native_problem(problem))
+        await _refuse(exchange, native_problem(problem))
         return
     connections = server.metrics.gauge("server.sockets", description="WebSockets that are open.")
     connections.inc()
     try:
-        await send({"type": "websocket.accept"})
+        await exchange.send({"type": "websocket.accept"})
+        exchange.status = _SWITCHED
         await talk(exchange, receive)
     finally:
         connections.dec()
 
 
-async def _refuse(scope: Mapping[str, Any], send: Send, answer: Answer) -> None:
-    if "websocket.http.response" not in scope.get("extensions", ()):
+async def _refuse(exchange: Exchange, answer: Answer) -> None:
+    send, exchange.status = exchange.send, answer.status
+    if "websocket.http.response" not in exchange.scope.get("extensions", ()):
         await send({"type": "websocket.close"})
         return
     headers = [(b"content-type", answer.content_type), (b"content-length", b"%d" % len(answer.body)), *answer.headers]
@@ -88,6 +89,7 @@ async def _simple(exchange: Exchange, receive: Receive) -> None:
     async def answer(prompt: str) -> AsyncGenerator[dict[str, Any], None]:
         check_reading(exchange)
         exchange.spend()
+        check_running(exchange, 1)
         items = scheduler.execute_task_stream(Task("stream", prompt), owner=exchange.owner, trace=exchange.trace)
         if quota.limits.pace is not None:
             items = paced(items, quota.limits.pace)
@@ -99,7 +101,11 @@ async def _simple(exchange: Exchange, receive: Receive) -> None:
         finally:
             quota.reading -= 1
 
-    await converse(receive, exchange.send, answer)
+    async def send(message: Message) -> None:
+        await exchange.send(message)
+        exchange.written += len(message["text"].encode())
+
+    await converse(receive, send, answer)
 
 
 async def _many_streams(exchange: Exchange, receive: Receive) -> None:
@@ -221,6 +227,7 @@ class _Connection:
             while outbox:
                 message, subscription = outbox.popleft()
                 await send({"type": "websocket.send", "text": message.decode()})
+                self._exchange.written += len(message)
                 if subscription is not None:
                     subscription.backlog -= len(message)
                     if subscription.behind:
@@ -278,6 +285,7 @@ class _Connection:
         tasks = [body.task() for body in message.tasks]
         exchange = self._exchange
         exchange.spend()
+        check_running(exchange, len(tasks))
         handle = await self._server.scheduler.submit_plan(tasks, owner=exchange.owner, trace=exchange.trace)
         if not message.detach:
             self._prune()

@@ -129,11 +129,12 @@ class StreamDecoder:
 
     def _one(self, event: sse.Event, out: list[Record]) -> None:
         self._events += 1
+        if event.data[:1] != b"{" and self._literal(event.data, out):
+            return
         try:
             payload = self._json(event.data)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            if not self._literal(event.data, out):
-                self._end(out, Failed(_protocol_error(f"event {self._events} of the answer is not JSON")))
+            self._end(out, Failed(_protocol_error(f"event {self._events} of the answer is not JSON")))
             return
         if not isinstance(payload, dict):
             if event.data.strip():

@@ -59,20 +59,22 @@ def build_request(
     """
     writer = _Writer(system_role, reasoning_field)
     messages = [entry for index, message in enumerate(request.messages) for entry in writer.message(message, index)]
-    options = {
-        token_field: request.max_tokens,
-        "temperature": request.temperature,
-        "top_p": request.top_p,
-        "stop": list(request.stop) or None,
-        "seed": request.seed,
-        "tools": [_tool(tool) for tool in request.tools] or None,
-        "tool_choice": _tool_choice(request),
-        "parallel_tool_calls": request.parallel_tool_calls,
-        "response_format": _response_format(request),
-        "reasoning_effort": request.reasoning_effort,
-    }
+    options = (
+        (token_field, request.max_tokens),
+        ("temperature", request.temperature),
+        ("top_p", request.top_p),
+        ("stop", request.stop or None),
+        ("seed", request.seed),
+        ("tools", [_tool(tool) for tool in request.tools] or None),
+        ("tool_choice", _tool_choice(request)),
+        ("parallel_tool_calls", request.parallel_tool_calls),
+        ("response_format", _response_format(request)),
+        ("reasoning_effort", request.reasoning_effort),
+    )
     body: dict[str, Any] = {"model": model, "messages": messages}
-    body.update((name, value) for name, value in options.items() if value is not None)
+    for name, value in options:
+        if value is not None:
+            body[name] = value
     if stream:
         body["stream"] = True
         if include_usage:
@@ -126,6 +128,8 @@ class _Writer:
 
     def message(self, message: Message, index: int) -> list[dict[str, Any]]:
         """The entries for a message: itself, and one for each tool result in it, which come first."""
+        if _is_plain(message):
+            return [{"role": self._roles.get(message.role, message.role), "content": message.parts[0].text}]
         where = f"messages[{index}]"
         results = [
             self._result(part, f"{where}.parts[{place}]", message)
@@ -254,6 +258,9 @@ def _own(part: UnknownPart, where: str) -> dict[str, Any]:
         raise InvalidRequest(f"{where}.raw must be an object, not {type(part.raw).__name__}")
     return {**part.raw, **(part.extra or {})}
 
+
+def _is_plain(message: Message) -> TypeGuard[_PlainMessage]:
+    """A text and nothing else: what most messages are."""
 
 def _plain(content: list[Any]) -> Any:
     """A lone text as a plain string, which every provider takes."""
