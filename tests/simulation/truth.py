@@ -84,11 +84,11 @@ class Truth:
 
     def claimed(self, lease: Lease) -> None:
         stream = self.streams[lease.stream_id]
-        assert stream.terminal is None, f"{stream.task_id} was claimed behind its end"
         assert lease.epoch not in stream.epochs, f"{stream.task_id}: an epoch was given twice"
         stream.epochs.add(lease.epoch)
         if lease.epoch <= stream.fence:
-            return  # it was taken away again while it was being given
+            return  # it was taken away again while it was being given, and others may even have ended the stream
+        assert stream.terminal is None, f"{stream.task_id} was claimed behind its end"
         assert stream.epoch <= stream.fence, f"{stream.task_id} was claimed while its lease was live"
         stream.epoch = lease.epoch
         stream.committed = _has_content(stream.records)
