@@ -8,15 +8,18 @@ from typing import Any
 
 import pytest
 
+from multi_agent_scheduler.agents import Failover, Retry
 from multi_agent_scheduler.agents.function import FunctionAgent
 from multi_agent_scheduler.errors import (
     DependencyCycle,
     DuplicateTask,
+    ErrorInfo,
     InvalidRequest,
     PlanError,
     StoreClosed,
     UnknownAgent,
     UnknownDependency,
+    agent_error,
 )
 from multi_agent_scheduler.events import EventBus
 from multi_agent_scheduler.metrics import Metrics
@@ -305,3 +308,30 @@ async def test_a_task_that_waits_for_its_turn_can_be_stopped_at_once() -> None:
         assert busy.running == 1  # the third has its turn now
         assert await third.cancel()
         assert len(busy.requests) == 2
+
+
+@pytest.mark.parametrize("kind", ["failover", "retry"])
+async def test_an_answer_that_breaks_off_in_a_plan_is_begun_anew_and_elsewhere_it_stands(kind: str) -> None:
+    asked: list[str] = []
+
+    async def breaks_once(prompt: str) -> AsyncIterator[str]:
+        asked.append(prompt)
+        yield "half"
+        if len(asked) == 1:
+            raise agent_error(ErrorInfo("overloaded_error", "overloaded", retryable=True))
+        yield " and half"
+
+    agent = Failover(breaks_once, breaks_once) if kind == "failover" else Retry(breaks_once, base=0)
+    async with scheduler(a=agent) as running:
+        result = (await running.run([Task("one", "x")]))["one"]
+        records = [record async for record in running.follow(str(result.stream_id))]
+        assert result.text == "half and half" and any(isinstance(record, Reset) for record in records)
+        asked.clear()
+        alone = await running.execute_task(Task("one", "x"))
+        assert (alone.state, alone.text, len(asked)) == ("failed", "half", 1)
+
+
+async def test_a_policy_that_was_chosen_holds_in_plans() -> None:
+    async with scheduler(a=Failover(fail, echo, policy="off")) as running:
+        result = (await running.run([Task("one", "x")]))["one"]
+        assert (result.state, result.text) == ("failed", "half of x")

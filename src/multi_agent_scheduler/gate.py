@@ -185,6 +185,8 @@ class SchedulerContext(Context):
         super().__init__(timeouts=task.timeouts, trace=terms.trace)
         self._clock = clock
         self.owner = terms.owner
+        if plan_id is not None:
+            self.policy = "reset"
         self._metrics = metrics
         self._gate = gate
         self._names = names

@@ -164,8 +164,8 @@ class Cached(Composite):
                 async for batch in batches:
                     yield batch
             return
-        # Those who join share the time limits of the first: with others it is another request.
-        under_way, place = cache.flights(), (key, ctx.timeouts)
+        # Those who join share the time limits and the policy of the first: with others it is another request.
+        under_way, place = cache.flights(), (key, ctx.timeouts, ctx.policy)
         for chance in ("first", "last"):
             kept = cache.find(key)
             if kept is not None:

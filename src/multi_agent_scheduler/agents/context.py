@@ -11,6 +11,7 @@ from ..task import Timeouts
 if TYPE_CHECKING:
     from ..errors import ErrorInfo
     from ..scheduling.provider import ProviderState
+    from ..scheduling.retry import CommitPolicy
     from .base import Agent
 
 __all__ = ["Context", "Permit"]
@@ -43,6 +44,9 @@ class Context:
     A scheduler hands its own kind to the agents that it runs; that one admits Calls through priority and limits. Agents
     that call other agents pass their context on, so that all Calls of a stream are counted and admitted in one place.
     """
+
+    policy: CommitPolicy = "off"
+    """What is done about a failure after content by an agent of agents that was not told."""
 
     def __init__(self, *, timeouts: Timeouts | None = None, trace: Mapping[str, str] | None = None) -> None:
         self.timeouts = timeouts

@@ -28,16 +28,19 @@ __all__ = ["Failover", "Retry"]
 
 
 class _Attempts(Composite):
-    """One attempt after the other: ``rules`` say how often each agent is asked, and what is done after content."""
+    """One attempt after the other: ``rules`` say how often each agent is asked, and what is done after content
+    (``told``; otherwise the run's context says it)."""
 
     rules: RetryRules
+    told: bool
     _refusals = False
     _chance: Callable[[], float] = staticmethod(random)
 
     async def batches(self, request: Request, ctx: Context) -> AsyncGenerator[Batch, None]:
         self.check(request)
         output = Output(ctx)
-        said = _Said(request) if self.rules.policy == "continue" else None
+        rules = self.rules if self.told else msgspec.structs.replace(self.rules, policy=ctx.policy)
+        said = _Said(request) if rules.policy == "continue" else None
         asked, number, attempt = request, 0, 1
         while True:
             lane = Lane(output, "main", after=output.attempts)
@@ -52,7 +55,7 @@ class _Attempts(Composite):
                         yield batch
             assert lane.terminal is not None
             error = self._failure(lane)
-            decision = None if error is None else self._decision(error, lane, number, attempt, said)
+            decision = None if error is None else self._decision(rules, error, lane, number, attempt, said)
             if decision is None or decision.action in ("give_up", "interrupted") or not _in_time(decision, ctx):
                 yield [*last, *lane.release(), lane.terminal]
                 return
@@ -82,11 +85,13 @@ class _Attempts(Composite):
                 return outcome(lane.terminal)[2]
         return None
 
-    def _decision(self, error: ErrorInfo, lane: Lane, number: int, attempt: int, said: _Said | None) -> Decision:
+    def _decision(
+        self, rules: RetryRules, error: ErrorInfo, lane: Lane, number: int, attempt: int, said: _Said | None
+    ) -> Decision:
         others = number + 1 < len(self.agents)
         following = self.agents[number + 1 if others else number]
         return decide(
-            self.rules,
+            rules,
             error,
             attempt=attempt,
             chance=self._chance(),
@@ -105,6 +110,7 @@ class Failover(_Attempts):
     ends a reader of plain text with ``StreamReset``), and the next agent begins anew; ``"continue"``: the next agent
     goes on from the text, if it is one that continues a prefix (``continues_prefix``) and the text is one to go on
     from: not after tool calls, refusals or sealed reasoning, and not under a schema. Otherwise that is as "off".
+    Without a ``policy`` it is "reset" for the tasks of plans, and "off" elsewhere.
 
     What a provider refuses or blocks (``content_filter``) is an answer, and stands; with ``refusals=True`` it is a
     failure like others. The caller's own mistakes, and what passed the caller's limits, are not tried elsewhere. If all
@@ -114,12 +120,13 @@ class Failover(_Attempts):
     def __init__(
         self,
         *agents: Agent | Callable[..., Any],
-        policy: CommitPolicy = "off",
+        policy: CommitPolicy | None = None,
         refusals: bool = False,
         name: str | None = None,
     ) -> None:
         super().__init__(agents, name)
-        self.rules = RetryRules(attempts=1, policy=policy)
+        self.told = policy is not None
+        self.rules = RetryRules(attempts=1, policy="off" if policy is None else policy)
         self._refusals = refusals
 
 
@@ -138,7 +145,7 @@ class Retry(_Attempts):
         agent: Agent | Callable[..., Any],
         attempts: int = 3,
         *,
-        policy: CommitPolicy = "off",
+        policy: CommitPolicy | None = None,
         base: float = 0.5,
         longest_wait: float = 30.0,
         longest_retry_after: float = 120.0,
@@ -146,9 +153,10 @@ class Retry(_Attempts):
     ) -> None:
         super().__init__((agent,))
         self.name = self.agents[0].name
+        self.told = policy is not None
         self.rules = RetryRules(
             attempts=attempts,
-            policy=policy,
+            policy="off" if policy is None else policy,
             base=base,
             longest_wait=longest_wait,
             longest_retry_after=longest_retry_after,
