@@ -130,8 +130,8 @@ class Request(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     """What an agent is asked. None means: not said, the agent's or the provider's default.
 
     ``schema`` is a JSON Schema that the answer must fit. ``extra`` is merged into the provider's request body as it is.
-    ``protocol`` says for which protocol (an agent's ``protocol``: ``"anthropic"``, say) its ``extra`` and its parts' own
-    forms are, where those do not say it; they are taken out when it goes to an agent of another one.
+    ``protocol`` says for which protocol (an agent's ``protocol``: ``"anthropic"``, say) its ``extra`` and its parts'
+    own forms are, where those do not say it; they are taken out when it goes to an agent of another one.
     """
 
     messages: tuple[Message, ...]
@@ -198,7 +198,7 @@ def build(prompt: Prompt, options: Mapping[str, Any]) -> Request:
             f"unknown option {name!r}; the options are {', '.join(sorted(OPTIONS))}; "
             f"what only one provider knows goes into extra={{{name!r}: ...}}"
         )
-    fields: dict[str, Any] = {key: value for key, value in options.items() if value is not None and key != "system"}
+    fields = {name: value for name, value in options.items() if value is not None and name != "system"}
     system = options.get("system")
     messages = _messages(prompt)
     if system is not None:
@@ -206,8 +206,11 @@ def build(prompt: Prompt, options: Mapping[str, Any]) -> Request:
             raise InvalidOption(f"system must be a string, not {type(system).__name__}")
         messages = (Message("system", (TextPart(system),)), *messages)
     _check_text(messages)
-    _check_numbers(fields)
-    _check_kinds(fields)
+    for name, value in fields.items():
+        if name in _NUMBERS:
+            _check_number(name, value)
+        elif name in _KINDS:
+            _check_kind(name, value)
     if "stop" in fields:
         fields["stop"] = _stop(fields["stop"])
     if "tools" in fields:
@@ -237,7 +240,7 @@ def _check_text(messages: Sequence[Message]) -> None:
     """Refuse halves of surrogate pairs (of a broken file name, say): no provider can be sent those."""
     for message in messages:
         for part in message.parts:
-            text = getattr(part, "text", None)
+            text = part.text if type(part) is TextPart else getattr(part, "text", None)
             if not isinstance(text, str) or text.isascii():
                 continue
             try:
@@ -249,41 +252,41 @@ def _check_text(messages: Sequence[Message]) -> None:
                 ) from None
 
 
-def _check_numbers(fields: Mapping[str, Any]) -> None:
-    for name, kind, low in (
-        ("max_tokens", int, 1),
-        ("seed", int, None),
-        ("temperature", float, 0),
-        ("top_p", float, 0),
-    ):
-        value = fields.get(name)
-        if value is None:
-            continue
-        number = isinstance(value, int if kind is int else (int, float)) and not isinstance(value, bool)
-        if not number or (isinstance(value, float) and not math.isfinite(value)):
-            raise InvalidOption(f"{name} must be {'a whole number' if kind is int else 'a number'}, not {value!r}")
-        if low is not None and value < low:
-            raise InvalidOption(f"{name} must be at least {low}, not {value!r}")
+_NUMBERS: Final[Mapping[str, tuple[type, int | None]]] = {
+    "max_tokens": (int, 1),
+    "seed": (int, None),
+    "temperature": (float, 0),
+    "top_p": (float, 0),
+}
+"""The options that are numbers, each with its kind and the least that it may be."""
 
 
-_KINDS: Final = (
-    ("model", str, "a string"),
-    ("tool_choice", str, "'auto', 'none', 'required' or 'tool:NAME'"),
-    ("parallel_tool_calls", bool, "True or False"),
-    ("schema", dict, "a JSON Schema as a dict"),
-    ("schema_name", str, "a string"),
-    ("schema_strict", bool, "True or False"),
-    ("reasoning_effort", str, "a string, such as 'low'"),
-    ("extra", dict, "a dict"),
-    ("protocol", str, "an agent's protocol, such as 'anthropic'"),
-)
+def _check_number(name: str, value: Any) -> None:
+    kind, low = _NUMBERS[name]
+    number = isinstance(value, int if kind is int else (int, float)) and not isinstance(value, bool)
+    if not number or (isinstance(value, float) and not math.isfinite(value)):
+        raise InvalidOption(f"{name} must be {'a whole number' if kind is int else 'a number'}, not {value!r}")
+    if low is not None and value < low:
+        raise InvalidOption(f"{name} must be at least {low}, not {value!r}")
 
 
-def _check_kinds(fields: Mapping[str, Any]) -> None:
-    for name, kind, said in _KINDS:
-        value = fields.get(name)
-        if value is not None and not isinstance(value, kind):
-            raise InvalidOption(f"{name} must be {said}, not {value!r}")
+_KINDS: Final[Mapping[str, tuple[type, str]]] = {
+    "model": (str, "a string"),
+    "tool_choice": (str, "'auto', 'none', 'required' or 'tool:NAME'"),
+    "parallel_tool_calls": (bool, "True or False"),
+    "schema": (dict, "a JSON Schema as a dict"),
+    "schema_name": (str, "a string"),
+    "schema_strict": (bool, "True or False"),
+    "reasoning_effort": (str, "a string, such as 'low'"),
+    "extra": (dict, "a dict"),
+    "protocol": (str, "an agent's protocol, such as 'anthropic'"),
+}
+
+
+def _check_kind(name: str, value: Any) -> None:
+    kind, said = _KINDS[name]
+    if not isinstance(value, kind):
+        raise InvalidOption(f"{name} must be {said}, not {value!r}")
 
 
 def _stop(value: Any) -> tuple[str, ...]:

@@ -16,7 +16,7 @@ from .. import blocking
 from ..errors import AgentError, ErrorInfo, InvalidOption, agent_error
 from ..pacing import Pace, paced, singly
 from ..records import TERMINALS, CallStarted, Failed, Record, numbered
-from ..request import Message, Prompt, Request, build, with_defaults
+from ..request import Message, Prompt, Request, TextPart, build, with_defaults
 from ..scheduling.provider import ProviderState
 from ..task import DEFAULT_TIMEOUTS, Result, Timeouts
 from ..views.summary import Summary
@@ -346,6 +346,9 @@ def estimate_tokens(request: Request) -> int:
 def _characters(message: Message) -> int:
     total = 0
     for part in message.parts:
+        if type(part) is TextPart:
+            total += len(part.text)
+            continue
         text = getattr(part, "text", None) or getattr(part, "arguments", None)
         total += len(text) if isinstance(text, str) else 0
     return total

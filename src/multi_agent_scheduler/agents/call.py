@@ -73,10 +73,10 @@ class Call:
 
 
 class Deadline:
-    """``with``: what the running task awaits inside may take ``seconds``; after that, AgentError for a limit's ``name``.
+    """``with``: what the running task awaits inside may take ``seconds``, or AgentError says which limit has passed.
 
-    The cancelling is that of ``asyncio.timeout``, and it is told from others' by the same rules; it costs a third.
-    ``limit`` is what the error says, if it is not ``seconds``; infinity is none.
+    It cancels as ``asyncio.timeout`` does, by the same rules, at a third of the cost. ``name`` and ``limit`` are for
+    the error; the limit is ``seconds`` unless it began to count before. Infinity is no limit.
     """
 
     __slots__ = ("_cancels", "_limit", "_name", "_passed", "_seconds", "_task", "_timer")

@@ -43,8 +43,8 @@ class HttpSettings(TypedDict, total=False):
     ``auth``: an async callable that gives the token, instead of a key. ``headers``: more headers for every request.
     ``ca``: a file of CA certificates to trust instead of the system's. ``client_cert``: a PEM file, or (certificate,
     key) files. ``proxy``: a proxy's URL; the default is the environment's (HTTPS_PROXY, HTTP_PROXY, ALL_PROXY,
-    NO_PROXY) when the agent is first used, "" is none. ``max_concurrent``: Calls at once inside a scheduler. ``max_response_bytes``: of one answer.
-    ``defaults``: options for every call.
+    NO_PROXY) when the agent is first used, "" is none. ``max_concurrent``: Calls at once inside a scheduler.
+    ``max_response_bytes``: of one answer. ``defaults``: options for every call.
     """
 
     name: str

@@ -63,7 +63,7 @@ def build_request(
         (token_field, request.max_tokens),
         ("temperature", request.temperature),
         ("top_p", request.top_p),
-        ("stop", request.stop or None),
+        ("stop", list(request.stop) or None),
         ("seed", request.seed),
         ("tools", [_tool(tool) for tool in request.tools] or None),
         ("tool_choice", _tool_choice(request)),
@@ -71,10 +71,11 @@ def build_request(
         ("response_format", _response_format(request)),
         ("reasoning_effort", request.reasoning_effort),
     )
-    body: dict[str, Any] = {"model": model, "messages": messages}
-    for name, value in options:
-        if value is not None:
-            body[name] = value
+    body: dict[str, Any] = {
+        "model": model,
+        "messages": messages,
+        **{name: value for name, value in options if value is not None},
+    }
     if stream:
         body["stream"] = True
         if include_usage:
@@ -128,8 +129,10 @@ class _Writer:
 
     def message(self, message: Message, index: int) -> list[dict[str, Any]]:
         """The entries for a message: itself, and one for each tool result in it, which come first."""
-        if _is_plain(message):
-            return [{"role": self._roles.get(message.role, message.role), "content": message.parts[0].text}]
+        if len(message.parts) == 1 and message.name is None and message.role != "tool":  # nearly all of them
+            part = message.parts[0]
+            if type(part) is TextPart and not part.extra:
+                return [{"role": self._roles.get(message.role, message.role), "content": part.text}]
         where = f"messages[{index}]"
         results = [
             self._result(part, f"{where}.parts[{place}]", message)
@@ -258,9 +261,6 @@ def _own(part: UnknownPart, where: str) -> dict[str, Any]:
         raise InvalidRequest(f"{where}.raw must be an object, not {type(part.raw).__name__}")
     return {**part.raw, **(part.extra or {})}
 
-
-def _is_plain(message: Message) -> TypeGuard[_PlainMessage]:
-    """A text and nothing else: what most messages are."""
 
 def _plain(content: list[Any]) -> Any:
     """A lone text as a plain string, which every provider takes."""
