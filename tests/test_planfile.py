@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from multi_agent_scheduler.errors import InvalidConfiguration, PlanError
 from multi_agent_scheduler.planfile import read_plan
-from multi_agent_scheduler.task import Task, Template, Timeouts
+from multi_agent_scheduler.task import Budget, Task, Template, Timeouts
 
 YAML = """\
 tasks:
@@ -86,6 +86,11 @@ def test_the_notations_say_the_same(tmp_path: Path, name: str, text: str) -> Non
         (YAML.replace("  - id: draft\n    template", "  - template"), 4, "task 2: id is missing"),
         (YAML.replace("    prompt: List", "    prompts: List"), 3, "unknown field 'prompts'"),
         (YAML.replace("timeouts: {total: 30}", "timeouts: {total: -3}"), 10, "timeouts: total must be a number"),
+        (YAML.replace("timeouts: {total: 30}", "timeouts: {totl: 3}"), 10, "timeouts: unknown field 'totl'"),
+        (YAML.replace("timeouts: {total: 30}", "timeouts: {total: soon}"), 10, "timeouts: total must be a number, not"),
+        (YAML.replace("timeouts: {total: 30}", "budget: {tokens: 0}"), 10, "budget: tokens must be a whole number"),
+        (YAML.replace("priority: 5", "agent: gpt"), 8, "'agent' is there twice in one table"),
+        (YAML.replace("depends_on: [research]", "depends_on: [1]"), 6, "depends_on must be a list of task ids"),
         (YAML.replace('template: "Write', 'prompt: x\n    template: "Write'), 6, "one of prompt"),
         (YAML + "  - just text\n", 12, "task 3 must be a table, not 'just text'"),
         (YAML + "name: bees\n", 12, "unknown field 'name'; a plan has tasks"),
@@ -132,6 +137,16 @@ def test_a_mistake_in_json_is_told_with_its_line(tmp_path: Path, text: str, line
     with pytest.raises(PlanError) as caught:
         read_plan(path)
     assert str(caught.value).startswith(f"{path}, line {line}: ")
+
+
+def test_a_name_that_json_has_twice_is_a_mistake(tmp_path: Path) -> None:
+    with pytest.raises(PlanError, match="'prompt' is there twice"):
+        read_plan(plan(tmp_path, "p.json", '{"tasks": [{"id": "a", "prompt": "x", "prompt": "y"}]}'))
+
+
+def test_a_task_may_have_a_budget(tmp_path: Path) -> None:
+    [task] = read_plan(plan(tmp_path, "p.yaml", "tasks: [{id: a, prompt: x, budget: {tokens: 500, cost: 0.5}}]"))
+    assert task.budget == Budget(tokens=500, cost=0.5)
 
 
 @pytest.mark.parametrize("name", ["p.json", "p.toml", "p.yaml"])

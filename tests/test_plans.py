@@ -14,6 +14,7 @@ from multi_agent_scheduler.errors import (
     DependencyCycle,
     DuplicateTask,
     ErrorInfo,
+    InvalidOption,
     InvalidRequest,
     PlanError,
     StoreClosed,
@@ -335,3 +336,12 @@ async def test_a_policy_that_was_chosen_holds_in_plans() -> None:
     async with scheduler(a=Failover(fail, echo, policy="off")) as running:
         result = (await running.run([Task("one", "x")]))["one"]
         assert (result.state, result.text) == ("failed", "half of x")
+
+
+async def test_a_mistake_in_a_task_of_many_is_told_with_its_name() -> None:
+    async with scheduler(a=ScriptedAgent("x")) as running:
+        plan = [Task("one", "x"), Task("two", "y", options={"max_tokens": "lots"})]
+        with pytest.raises(InvalidOption, match="task 'two': max_tokens must be a whole number, not 'lots'"):
+            await running.run(plan)
+        with pytest.raises(InvalidRequest, match=r"task 'two': messages\[0\]"):
+            await running.run([Task("one", "x"), Task("two", [{"role": "user"}])])

@@ -119,7 +119,7 @@ class Execution(Host):
         """Accept a plan; :meth:`PlanRun.start` starts it. Raises StreamExists if one of the ids is taken."""
         listed, terms = _listed(tasks), self._notified.terms(terms)
         plan = Plan(listed)
-        agents = {task.id: self._roster.chosen(task) for task in listed}
+        agents = {task.id: self._roster.chosen_of_many(task) for task in listed}
         streams = _streams(listed, stream_ids)
         account = _account(budget)
         for task in listed:

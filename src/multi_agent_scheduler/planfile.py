@@ -22,10 +22,8 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
-import msgspec
-
 from .errors import CallerError, InvalidConfiguration, PlanError
-from .task import Task, Template, Timeouts
+from .task import Budget, Task, Template, Timeouts
 
 __all__ = ["read_plan"]
 
@@ -39,6 +37,7 @@ _FIELDS: Final = {
     "priority": int,
     "on_failure": str,
     "timeouts": dict,
+    "budget": dict,
     "schema": dict,
     "ask_again": int,
     "options": dict,
@@ -51,6 +50,8 @@ _KINDS: Final[dict[Any, str]] = {
     dict: "a table",
     str | list: "a string or a list of messages",
 }
+
+_TABLES: Final[dict[str, Any]] = {"timeouts": Timeouts, "budget": Budget}
 
 _SPACE: Final = re.compile(r"[ \t\n\r]*")
 _HEADER: Final = re.compile(r"\s*\[\[?\s*tasks\s*(?:\.\s*(\w+)[^\]]*)?\]")  # of a task, or of a table in one
@@ -110,19 +111,32 @@ def _task(path: Path, lines: _Lines, number: int, row: Any) -> Task:
         raise refuse("template", "one of prompt (sent as it is) and template (with ${ID} filled in) is needed")
     try:
         return _made(row)
-    except (CallerError, msgspec.ValidationError) as error:
-        fields = (field for field in row if field in str(error))
-        raise refuse(next(fields, "id"), str(error).removeprefix(f"{name}: ")) from None
+    except CallerError as error:
+        problem = str(error).removeprefix(f"{name}: ")
+        named = {field: word.start() for field in row if (word := re.search(rf"\b{field}\b", problem))}
+        raise refuse(min(named, key=named.__getitem__, default="id"), problem) from None
 
 
 def _made(row: dict[str, Any]) -> Task:
-    fields = {key: value for key, value in row.items() if key not in ("id", "prompt", "template", "timeouts")}
-    if "timeouts" in row:
-        fields["timeouts"] = msgspec.convert(row["timeouts"], Timeouts)
+    fields = {key: value for key, value in row.items() if key not in ("id", "prompt", "template", *_TABLES)}
+    for name, kind in _TABLES.items():
+        if name in row:
+            fields[name] = _table(name, row[name], kind)
     prompt = Template(row["template"]) if "template" in row else row["prompt"]
     task = Task(row["id"], prompt, **fields)
     task.check()
     return task
+
+
+def _table(name: str, table: dict[str, Any], kind: Any) -> Any:
+    """The structure that a table of numbers stands for."""
+    for field, value in table.items():
+        if field not in kind.__struct_fields__:
+            known = ", ".join(kind.__struct_fields__)
+            raise PlanError(f"{name}: unknown field {field!r}; the fields are {known}")
+        if isinstance(value, bool) or not isinstance(value, int | float | None):
+            raise PlanError(f"{name}: {field} must be a number, not {value!r}")
+    return kind(**table)
 
 
 def _place(path: Path, lines: _Lines, *places: _Place) -> str:
@@ -132,8 +146,16 @@ def _place(path: Path, lines: _Lines, *places: _Place) -> str:
 
 
 def _json(path: Path, text: str) -> tuple[Any, _Lines]:
+    def members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        table = dict(pairs)
+        if len(table) < len(pairs):
+            names = [name for name, _ in pairs]
+            twice = next(name for name in names if names.count(name) > 1)
+            raise PlanError(f"{path}: {twice!r} is there twice in one table")
+        return table
+
     try:
-        data = json.loads(text)
+        data = json.loads(text, object_pairs_hook=members)
     except json.JSONDecodeError as error:
         raise PlanError(f"{path}, line {error.lineno}: no valid JSON: {error.msg}") from None
     return data, lambda: _json_lines(text)
@@ -213,6 +235,10 @@ def _yaml(path: Path, text: str) -> tuple[Any, _Lines]:
         ) from None
     try:
         node = yaml.compose(text, Loader=yaml.SafeLoader)
+        twice = _named_twice(node, 5)
+        if twice is not None:
+            line = twice.start_mark.line + 1
+            raise PlanError(f"{path}, line {line}: {twice.value!r} is there twice in one table")
         data = yaml.safe_load(text)
     except yaml.MarkedYAMLError as error:
         line = "" if error.problem_mark is None else f", line {error.problem_mark.line + 1}"
@@ -226,6 +252,23 @@ def _yaml(path: Path, text: str) -> tuple[Any, _Lines]:
         return found
 
     return data, lines
+
+
+def _named_twice(node: Any, depth: int) -> Any:
+    """The second key of a name in a YAML node, or in what is in it; the reader would take the last one silently."""
+    if node is None or not depth or isinstance(node.value, str):
+        return None
+    names = set()
+    for child in node.value:
+        key, value = child if isinstance(child, tuple) else (None, child)
+        if key is not None and isinstance(key.value, str):
+            if key.value in names:
+                return key
+            names.add(key.value)
+        found = _named_twice(value, depth - 1)
+        if found is not None:
+            return found
+    return None
 
 
 def _note(node: Any, place: _Place, lines: dict[_Place, int], depth: int) -> None:

@@ -79,6 +79,16 @@ class Roster:
             agent.check(agent.request(task.prompt, **task.keywords))
         return agent_name
 
+    def chosen_of_many(self, task: Task) -> str:
+        """The same for one task of a plan: whatever is wrong with it is told with its name."""
+        try:
+            return self.chosen(task)
+        except (InvalidRequest, InvalidOption) as error:
+            problem = str(error)
+            if not isinstance(task, Task) or problem.startswith(("task ", "a task's id ")):
+                raise
+            raise type(error)(f"task {task.id!r}: {problem}") from None
+
     def running(self, agent_name: str, task: Task) -> Agent:
         """The agent that runs a task of this one's: itself, with a cache before it, and a check of its answer."""
         agent = self._running[agent_name]
