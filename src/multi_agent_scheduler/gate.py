@@ -111,11 +111,12 @@ class Gate:
         now = asyncio.get_running_loop().time()
         if ticket.state != "granted":
             return
+        changed: list[Ticket] = []
         answer = "ok" if error is None else _ANSWERS.get(error.code)
         if answer is not None:
             after = None if error is None else error.retry_after
-            self.wake(self._admission.feedback(ticket, answer, now, retry_after=after))
-        self.wake(self._admission.close(ticket, now, tokens))
+            changed = self._admission.feedback(ticket, answer, now, retry_after=after)
+        self.wake(changed + self._admission.close(ticket, now, tokens))
 
     def close(self, ticket: Ticket) -> None:
         """The Call is over, or is not wanted any more. Closing again does nothing."""

@@ -172,8 +172,11 @@ class _Family:
         self.values: dict[str, set[str]] = {}
 
     def member(self, labels: Mapping[str, str] | None) -> Any:
-        key = () if not labels else tuple((label, self._value(label, labels[label])) for label in sorted(labels))
+        key: Labels = tuple(sorted(labels.items())) if labels else ()
         found = self.members.get(key)
+        if found is None and key:
+            key = tuple((label, self._value(label, value)) for label, value in key)
+            found = self.members.get(key)
         if found is None:
             made = Histogram(self.bounds) if self.kind is Histogram else self.kind()
             found = self.members.setdefault(key, made)  # of two threads, one makes it

@@ -52,7 +52,7 @@ def portable(request: Request, protocol: str | None) -> Request:
     if protocol is None:
         return request
     foreign = request.protocol not in (None, protocol)
-    if not foreign and not any(_is_foreign(part, request, protocol) for part in _parts(request)):
+    if not foreign and not _has_foreign(request, ("", protocol)):
         return request
     messages = tuple(_messages(request, protocol))
     if not foreign:
@@ -69,12 +69,15 @@ def portable(request: Request, protocol: str | None) -> Request:
     )
 
 
-def _parts(request: Request) -> Iterator[Part]:
+def _has_foreign(request: Request, own: tuple[str, str]) -> bool:
+    """Whether a part says that it is another protocol's than these."""
     for message in request.messages:
         for part in message.parts:
-            yield part
-            if type(part) is ToolResultPart:
-                yield from part.content
+            if part.protocol not in own:
+                return True
+            if type(part) is ToolResultPart and any(inner.protocol not in own for inner in part.content):
+                return True
+    return False
 
 
 def _is_foreign(part: Part, request: Request, protocol: str) -> bool:
