@@ -132,6 +132,18 @@ def test_other_kinds_of_values_do_not_concern_a_keyword() -> None:
         ({"items": 3}, "a schema is an object, true or false, not 3"),
         ({"properties": [1]}, "properties must be an object"),
         ({"anyOf": {"a": 1}}, "anyOf must be a list"),
+        ({"additionalItems": 5}, "a schema is an object, true or false, not 5"),
+        ({"elsewhere": {"a": {"pattern": "("}}, "$ref": "#/elsewhere/a"}, "no regular expression"),
+        ({"elsewhere": {"a": 5}, "$ref": "#/elsewhere/a"}, "a schema is an object, true or false, not 5"),
+        ({"type": "text"}, "type must be one of JSON's types, or a list of them, not 'text'"),
+        ({"enum": {"a": 1}}, "enum must be a list"),
+        ({"required": "a"}, "required must be a list of names, not 'a'"),
+        ({"dependentRequired": {"a": "b"}}, "dependentRequired must be lists of names by name"),
+        ({"minimum": "1"}, "minimum must be a number, not '1'"),
+        ({"maximum": True}, "maximum must be a number, not True"),
+        ({"multipleOf": 0}, "multipleOf must be a number above 0, not 0"),
+        ({"maxLength": 1.5}, "maxLength must be a whole number from 0, not 1.5"),
+        ({"minContains": -1}, "minContains must be a whole number from 0, not -1"),
     ],
 )
 def test_a_schema_that_cannot_be_used_is_refused(schema: dict[str, Any], said: str) -> None:
@@ -151,3 +163,60 @@ def test_a_value_in_a_message_is_short_and_harmless() -> None:
     assert str(raised.value).isascii()
     assert str(raised.value).isprintable()
     assert len(str(raised.value)) < 130
+
+
+def doubling(keyword: str, last: Any) -> dict[str, Any]:
+    """Sixty definitions, each of which has the next one twice."""
+    names = [f"#/$defs/a{number}" for number in range(1, 61)]
+    defs = {f"a{number}": {keyword: [{"$ref": name}, {"$ref": name}]} for number, name in enumerate(names)}
+    return {"$defs": {**defs, "a60": last}, "properties": {"p": {"$ref": "#/$defs/a0"}}}
+
+
+@pytest.mark.parametrize("keyword", ["anyOf", "oneOf", "allOf"])
+def test_references_that_multiply_end(keyword: str) -> None:
+    with pytest.raises((InvalidRequest, Misfit), match="multiply"):
+        Schema.of(doubling(keyword, {"type": "string"})).shape.child("p").closed("x")
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"properties": {"p": {"not": {"$ref": "#/properties/p"}}}},
+        {"properties": {"p": {"if": {"$ref": "#/properties/p"}}}},
+    ],
+)
+def test_what_cannot_be_told_in_reasonable_time_does_not_fit(schema: dict[str, Any]) -> None:
+    with pytest.raises(Misfit, match="it takes too long to tell whether it fits"):
+        Schema.of(schema).shape.child("p").closed("x")
+
+
+def test_alternatives_inside_alternatives_are_each_looked_at_once() -> None:
+    node: dict[str, Any] = {
+        "type": "object",
+        "properties": {"next": {"oneOf": [{"$ref": "#/$defs/node"}, {"type": "string"}]}, "last": {"type": "null"}},
+    }
+    value: Any = {"last": 1}
+    for _ in range(100):
+        value = {"next": value}
+    shape = Schema.of(
+        {"$defs": {"node": node}, "oneOf": [{"$ref": "#/$defs/node"}, {"type": "object", "not": {}}]}
+    ).shape
+    with pytest.raises(Misfit, match="it fits none of 2 alternatives"):
+        shape.opened("object").closed(value)
+
+
+def test_items_are_told_apart_in_one_pass() -> None:
+    shape = Schema.of({"type": "array", "uniqueItems": True}).shape
+    assert shape.closed([{"a": [number]} for number in range(20_000)])
+    assert shape.closed([1, True, "1", [1], [True], {"a": 1}, {"a": True}])
+    equal: list[list[Any]] = [[1, 1.0], [{"a": 1, "b": 2}, {"b": 2.0, "a": 1}], [[], []]]
+    for twice in equal:
+        with pytest.raises(Misfit, match="no item twice"):
+            shape.closed(twice)
+
+
+def test_numbers_that_no_float_holds_have_multiples() -> None:
+    shape = Schema.of({"multipleOf": 0.5}).shape
+    assert shape.closed(10**400)
+    with pytest.raises(Misfit):
+        Schema.of({"multipleOf": 1.5}).shape.closed(10**400 + 1)

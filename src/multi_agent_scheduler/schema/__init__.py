@@ -10,14 +10,14 @@ import msgspec
 
 from ..errors import InvalidRequest
 from .builtin import BuiltinTypes
-from .checks import Checks
+from .checks import Checks, Endless
 from .documents import DocumentShape
 from .models import ModelTypes, is_model
 from .shape import ANYTHING, Misfit, Path, Shape, arrived, shown
-from .told import eased, is_strict, schemas_in, told
+from .told import directly_in, eased, is_strict, told
 from .types import Types, shape_of
 
-__all__ = ["ANYTHING", "Misfit", "Path", "Schema", "Shape", "arrived", "eased", "json_schema", "shown"]
+__all__ = ["ANYTHING", "Misfit", "Path", "Schema", "Shape", "arrived", "eased", "json_schema", "reached", "shown"]
 
 
 class Schema(msgspec.Struct, frozen=True):
@@ -43,9 +43,13 @@ class Schema(msgspec.Struct, frozen=True):
         if isinstance(given, Schema):
             return given
         if isinstance(given, dict):
-            checks = Checks(given)
-            for inner in schemas_in(given):
-                checks.verify(inner)
+            schemas = reached(given)
+            checks = Checks(given, len(schemas))
+            try:
+                for inner in schemas:
+                    checks.verify(inner)
+            except (Endless, RecursionError):
+                raise InvalidRequest("schema: its references lead in a circle, or multiply") from None
             title = given.get("title")
             name = title if isinstance(title, str) and _is_name(title) else None
             return cls(given, name, False, _is_scalar(given), DocumentShape(checks, given))
@@ -86,12 +90,26 @@ def _has_models(hint: Any, seen: set[int]) -> bool:
     return any(_has_models(inner, seen) for inner in inside)
 
 
+def reached(document: dict[str, Any]) -> list[dict[str, Any]]:
+    """All schemas of a document: those that stand where keywords have schemas, and those that references lead to.
+
+    Raises InvalidRequest where one cannot be.
+    """
+    checks, found, pending = Checks(document), dict[int, dict[str, Any]](), list[Any]([document])
+    while pending:
+        schema = pending.pop()
+        if id(schema) not in found:
+            pending += directly_in(schema)
+            if isinstance(schema, dict):
+                found[id(schema)] = schema
+                if "$ref" in schema:
+                    pending.append(checks.target(schema["$ref"]))
+    return [*found.values()]
+
+
 def _is_scalar(document: dict[str, Any]) -> bool:
     checks = Checks(document)
-    try:
-        return not checks.may_be(document, "object") and not checks.may_be(document, "array")
-    except RecursionError:  # an alternative that is the schema itself
-        raise InvalidRequest("schema: its references lead in a circle") from None
+    return not checks.may_be(document, "object") and not checks.may_be(document, "array")
 
 
 def _is_name(name: str) -> bool:

@@ -13,30 +13,46 @@ from typing import Any, Final
 from ..errors import InvalidRequest
 from .shape import Misfit, Path, arrived, kind_of, shown
 
-__all__ = ["Checks", "equal"]
+__all__ = ["Checks", "Endless", "equal"]
 
 _DEEPEST_REFERENCE: Final = 100
+_STEPS: Final = 200  # for one place of a value, and ten for each schema of the document
+
+
+class Endless(Exception):
+    """A schema whose references multiply, or lead in a circle: following it takes more steps than any needs."""
 
 
 class Checks:
-    """The checks of one schema document."""
+    """The checks of one schema document, and of ``schemas`` in it. What they take is bounded: each method may raise
+    :class:`Endless`, or RecursionError, which means the same."""
 
-    __slots__ = ("_root",)
+    __slots__ = ("_each", "_left", "_root")
 
-    def __init__(self, root: dict[str, Any]) -> None:
+    def __init__(self, root: dict[str, Any], schemas: int = 1) -> None:
         self._root = root
+        self._each = _STEPS + 10 * schemas
+        self._left = self._each
+
+    def begin(self, places: int = 1) -> None:
+        """What follows is about a value with so many places."""
+        self._left = self._each * places
 
     def resolved(self, schema: Any) -> Any:
         """The schema that a ``$ref`` alone stands for. Raises InvalidRequest for one that leads nowhere."""
+        self._left -= 1
+        if self._left < 0:
+            raise Endless
         for _ in range(_DEEPEST_REFERENCE):
             if not isinstance(schema, dict) or "$ref" not in schema:
                 return schema
-            target = self._target(schema["$ref"])
+            target = self.target(schema["$ref"])
             beside = {name: value for name, value in schema.items() if name not in _REMARKS}
             schema = target if not beside else {**beside, "allOf": [*beside.get("allOf", ()), target]}
         raise InvalidRequest("schema: its references lead in a circle")
 
-    def _target(self, reference: Any) -> Any:
+    def target(self, reference: Any) -> Any:
+        """What a reference leads to. Raises InvalidRequest if that is nothing."""
         if not isinstance(reference, str) or not reference.startswith("#"):
             raise InvalidRequest(
                 f"schema: $ref must lead to a place in the schema itself (#/$defs/...), not {reference!r}"
@@ -51,10 +67,17 @@ class Checks:
         return node
 
     def verify(self, schema: dict[str, Any]) -> None:
-        """Raise InvalidRequest if one schema of the document refers to nothing, or has patterns that are none."""
+        """Raise InvalidRequest if one schema of the document cannot be: it refers to nothing, or a keyword of it has a
+        value that says nothing."""
+        self.begin()
         self.resolved(schema)
+        for keyword, (holds, expected) in _SAID.items():
+            if keyword in schema and not holds(schema[keyword]):
+                raise InvalidRequest(f"schema: {keyword} must be {expected}, not {schema[keyword]!r}")
         for pattern in (schema.get("pattern", ""), *schema.get("patternProperties", ())):
             _search(pattern, "")
+        for kind in ("object", "array"):
+            self.may_be(schema, kind)
 
     def fits(self, schema: Any, value: Any) -> bool:
         return next(self.misfits(schema, value, ()), None) is None
@@ -143,15 +166,17 @@ class Checks:
             yield from self.misfits(schema.get(branch, True), value, path)
 
     def _one_of(self, schemas: list[Any], value: Any, path: Path, *, alone: bool) -> Iterator[Misfit]:
-        fitting = sum(self.fits(inner, value) for inner in schemas)
+        found = [next(self.misfits(inner, value, path), None) for inner in schemas]
+        fitting = found.count(None)
         if fitting == 1 or (fitting and not alone):
             return
         if fitting:
             yield Misfit(path, f"it fits {fitting} of {len(schemas)} alternatives, and must fit one")
             return
-        likely = [inner for inner in schemas if self.may_be(inner, kind_of(value))]
-        if len(likely) == 1:
-            yield from self.misfits(likely[0], value, path)
+        kind = kind_of(value)
+        likely = [misfit for inner, misfit in zip(schemas, found, strict=True) if self.may_be(inner, kind)]
+        if len(likely) == 1 and likely[0] is not None:
+            yield likely[0]
         else:
             yield Misfit(path, f"it fits none of {len(schemas)} alternatives: {arrived(value)} arrived")
 
@@ -214,7 +239,7 @@ _NAMED: Final = {
 
 
 def _enum(values: Any, value: Any) -> str | None:
-    if any(equal(value, other) for other in values):
+    if any(equal(value, other) for other in [it for it in values if it == value]):
         return None
     told = ", ".join(arrived(other) for other in values[:8])
     return f"expected one of {told}{', ...' if len(values) > 8 else ''}"
@@ -247,27 +272,29 @@ def _pattern(pattern: Any, value: Any) -> str | None:
 
 
 def _unique(wanted: Any, value: Any) -> str | None:
-    if not wanted or not isinstance(value, list):
+    if not wanted or not isinstance(value, list) or len(set(map(_mark, value))) == len(value):
         return None
-    seen: list[Any] = []
-    plain: set[tuple[str, Any]] = set()
-    for item in value:
-        if isinstance(item, dict | list):
-            again = any(equal(item, other) for other in seen)
-            seen.append(item)
-        else:
-            mark = (kind_of(item), item)
-            again = mark in plain
-            plain.add(mark)
-        if again:
-            return "expected no item twice"
-    return None
+    return "expected no item twice"
+
+
+def _mark(value: Any) -> Any:
+    """What is equal for values that are, as :func:`equal` has it, and for no others."""
+    match value:
+        case dict():
+            return "object", frozenset((name, _mark(member)) for name, member in value.items())
+        case list():
+            return "array", tuple(map(_mark, value))
+    return kind_of(value), value
 
 
 def _multiple(value: Any, unit: Any) -> bool:
     if isinstance(value, int) and isinstance(unit, int):
         return value % unit == 0
-    quotient = value / unit
+    try:
+        quotient = value / unit
+    except OverflowError:  # a whole number that fits no float
+        whole, parts = unit.as_integer_ratio()
+        return bool(value * parts % whole == 0)
     return bool(abs(quotient - round(quotient)) < 1e-9 * max(1.0, abs(quotient)))
 
 
@@ -289,3 +316,43 @@ _PLAIN: Final[dict[str, _Check]] = {
     "pattern": _pattern,
     "uniqueItems": _unique,
 }
+
+
+def _is_count(value: Any) -> bool:
+    return _is_number(value) and value >= 0 and value == int(value)
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) in (int, float) and abs(value) < _INFINITE
+
+
+def _is_unit(value: Any) -> bool:
+    return _is_number(value) and value > 0
+
+
+def _are_names(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(name, str) for name in value)
+
+
+def _are_types(value: Any) -> bool:
+    return all(name in _NAMED for name in (value if _are_names(value) else [value]))
+
+
+_INFINITE: Final = float("inf")
+_COUNT: Final = (_is_count, "a whole number from 0")
+_NUMBER: Final = (_is_number, "a number")
+_SAID: Final[dict[str, tuple[Callable[[Any], bool], str]]] = {
+    "type": (_are_types, "one of JSON's types, or a list of them"),
+    "enum": (lambda value: isinstance(value, list), "a list"),
+    "required": (_are_names, "a list of names"),
+    "dependentRequired": (
+        lambda value: isinstance(value, dict) and all(map(_are_names, value.values())), "lists of names by name",
+    ),
+    "multipleOf": (_is_unit, "a number above 0"),
+    **dict.fromkeys(("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"), _NUMBER),
+    **dict.fromkeys(
+        ("minLength", "maxLength", "minItems", "maxItems", "minProperties", "maxProperties", "minContains",
+         "maxContains"), _COUNT,
+    ),
+}  # fmt: skip
+"""What the values of keywords must be, where a check would break over another."""

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
-from .checks import Checks
+from .checks import Checks, Endless
 from .shape import ANYTHING, Misfit, Shape
 
 __all__ = ["DocumentShape"]
@@ -18,11 +18,19 @@ class DocumentShape(Shape):
 
     def __init__(self, checks: Checks, schema: Any) -> None:
         self._checks = checks
+        checks.begin()
         self._schema = checks.resolved(schema)
         self._members: dict[str, Shape] = {}
         self._items: dict[int, Shape] = {}
 
     def opened(self, kind: Literal["object", "array"]) -> Shape:
+        self._checks.begin()
+        try:
+            return self._opened(kind)
+        except (Endless, RecursionError):
+            raise Misfit((), _ENDLESS) from None
+
+    def _opened(self, kind: Literal["object", "array"]) -> Shape:
         schema = self._schema
         if not self._checks.may_be(schema, kind):
             begun: Any = {} if kind == "object" else []
@@ -33,7 +41,7 @@ class DocumentShape(Shape):
             alternatives = schema["anyOf"] if "anyOf" in schema else schema["oneOf"]
             likely = [it for it in alternatives if self._checks.may_be(it, kind)]
             if len(likely) == 1:
-                return DocumentShape(self._checks, likely[0]).opened(kind)
+                return DocumentShape(self._checks, likely[0])._opened(kind)
         return _Undecided(self)
 
     def child(self, key: str | int) -> Shape:
@@ -60,20 +68,25 @@ class DocumentShape(Shape):
         return DocumentShape(self._checks, schemas[0] if len(schemas) == 1 else {"allOf": schemas})
 
     def closed(self, value: Any) -> Any:
-        for misfit in self._checks.misfits(self._schema, value, (), shallow=True):
-            raise misfit
-        return value
+        if not isinstance(value, dict | list):
+            return self._checked(value, 1, shallow=True)
+        deep = isinstance(self._schema, dict) and not _DEEP.isdisjoint(self._schema)
+        return self._checked(value, _places(value) if deep else 1 + len(value), shallow=True)
 
     def partial(self, members: Any) -> Any:
         return members
 
     def whole(self, value: Any) -> Any:
         """As :meth:`closed`, for a value of which nothing has been checked."""
+        return self._checked(value, _places(value), shallow=False)
+
+    def _checked(self, value: Any, places: int, *, shallow: bool) -> Any:
+        self._checks.begin(places)
         try:
-            for misfit in self._checks.misfits(self._schema, value, ()):
+            for misfit in self._checks.misfits(self._schema, value, (), shallow=shallow):
                 raise misfit
-        except RecursionError:
-            raise Misfit((), "it is nested too deep to tell whether it fits") from None
+        except (Endless, RecursionError):
+            raise Misfit((), _ENDLESS) from None
         return value
 
 
@@ -100,3 +113,16 @@ class _Undecided(Shape):
 
 _COMBINING = frozenset({"anyOf", "oneOf", "allOf", "if", "not"})
 _REMARKS = frozenset({"title", "description", "default", "examples", "$defs", "definitions", "$schema", "$id"})
+_DEEP = frozenset({"contains", "dependentSchemas"})  # these look into what was checked already
+_ENDLESS: Final = "it takes too long to tell whether it fits: the schema's references multiply, or lead in a circle"
+
+
+def _places(value: Any) -> int:
+    """How many values there are in a value, itself among them."""
+    count, inside = 1, [value]
+    while inside:
+        outer = inside.pop()
+        members = outer.values() if isinstance(outer, dict) else outer
+        count += len(outer)
+        inside += [member for member in members if isinstance(member, dict | list)]
+    return count

@@ -7,11 +7,13 @@ from typing import Any, Final
 
 from ..errors import InvalidRequest
 
-__all__ = ["eased", "is_strict", "schemas_in", "told"]
+__all__ = ["directly_in", "eased", "is_strict", "schemas_in", "told"]
 
 _MAPS: Final = frozenset({"$defs", "definitions", "dependentSchemas", "patternProperties", "properties"})
 _LISTS: Final = frozenset({"allOf", "anyOf", "oneOf", "prefixItems"})
-_SINGLE: Final = frozenset({"additionalProperties", "contains", "else", "if", "items", "not", "propertyNames", "then"})
+_SINGLE: Final = frozenset({
+    "additionalItems", "additionalProperties", "contains", "else", "if", "items", "not", "propertyNames", "then",
+})  # fmt: skip
 
 _LIMITS: Final = frozenset({
     "default", "exclusiveMaximum", "exclusiveMinimum", "maxItems", "maxLength", "maxProperties", "maximum", "minItems",
@@ -89,21 +91,25 @@ def _mapped(schema: dict[str, Any], change: Callable[[Any], Any]) -> dict[str, A
 
 
 def schemas_in(schema: Any) -> Iterator[dict[str, Any]]:
-    """The schema and all those inside it. Raises InvalidRequest where one cannot be."""
+    """The schema and all those inside it, but true and false. Raises InvalidRequest where one cannot be."""
+    for inner in directly_in(schema):
+        yield from schemas_in(inner)
+    if isinstance(schema, dict):
+        yield schema
+
+
+def directly_in(schema: Any) -> Iterator[Any]:
+    """The schemas that the keywords of a schema have. Raises InvalidRequest if one cannot be a schema's."""
     if isinstance(schema, bool):
         return
     if not isinstance(schema, dict):
         raise InvalidRequest(f"schema: a schema is an object, true or false, not {schema!r}")
-    yield schema
     for keyword, value in schema.items():
         if (keyword in _MAPS and not isinstance(value, dict)) or (keyword in _LISTS and not isinstance(value, list)):
             raise InvalidRequest(f"schema: {keyword} must be {'an object' if keyword in _MAPS else 'a list'}")
         if keyword in _MAPS:
-            for inner in value.values():
-                yield from schemas_in(inner)
+            yield from value.values()
         elif keyword in _LISTS:
-            for inner in value:
-                yield from schemas_in(inner)
+            yield from value
         elif keyword in _SINGLE:
-            for inner in value if isinstance(value, list) else (value,):  # items may be a list in older drafts
-                yield from schemas_in(inner)
+            yield from value if isinstance(value, list) else (value,)  # items may be a list in older drafts
