@@ -14,6 +14,7 @@ import pytest
 from multi_agent_scheduler.server import Settings
 from multi_agent_scheduler.testing import ScriptedAgent
 
+from ..agents.server import eventually as comes_true
 from .served import Served, events_of, eventually, serving, task
 
 POST = b"POST /v1/tasks HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
@@ -228,6 +229,22 @@ async def test_a_reader_that_takes_nothing_for_too_long_is_let_go() -> None:
                 for relay in served.app.relays.copy():
                     await relay.over
         await eventually(lambda: not served.app.relays)
+
+
+async def test_who_takes_nothing_of_a_whole_answer_is_let_go_of_too() -> None:
+    agent = ScriptedAgent(*["x" * 1_000_000] * 12)
+    async with serving({"a": agent}, settings=quick(stall_timeout=0.1, keep_alive=1)) as served:
+        streams = await served.submit(task())
+        await served.scheduler.wait_idle()
+        connections = served.process._uvicorn.server_state.connections
+        with socket.socket() as taker, socket.socket() as closing:
+            for client, header in ((taker, b""), (closing, b"connection: close\r\n")):
+                client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+                client.connect(served.process.address)
+                client.sendall(b"GET /v1/streams/%b HTTP/1.1\r\nhost: localhost\r\n" % streams["a"].encode() + header)
+                client.sendall(b"\r\n")
+            await comes_true(lambda: len(connections) == 2)
+            await comes_true(lambda: not connections)
 
 
 def _chunks(body: bytes) -> list[bytes]:

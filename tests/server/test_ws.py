@@ -471,6 +471,15 @@ async def test_the_access_log_tells_of_sockets(caplog: pytest.LogCaptureFixture)
     assert "secret" not in caplog.text
 
 
+async def test_a_socket_that_says_nothing_stays_open() -> None:
+    settings = Settings(access_log=False, header_timeout=0.05, keep_alive=1)
+    async with serving({"one": ScriptedAgent("Hi")}, settings=settings) as server, server.talk() as client:
+        reader, writer = await asyncio.open_connection(*server.process.address)
+        assert await reader.read() == b""  # a connection that asks for nothing was closed, later than the socket began
+        writer.close()
+        assert (await client.ask(type="ping"))["to"] == "ping"
+
+
 async def test_a_message_that_is_too_large_ends_the_connection() -> None:
     settings = Settings(access_log=False, max_message=1000)
     async with serving({"one": ScriptedAgent("Hi")}, settings=settings) as server, server.talk() as client:

@@ -1,8 +1,8 @@
 """The server as a process: uvicorn, with the bounds that it leaves open, and an orderly end.
 
 uvicorn has no limit on the head of a request, nor on the time that it takes; a connection that never asks for anything
-would stay for good. :func:`http_protocol` adds that, and lends the application a short way to
-the connection.
+would stay for good, and one that takes nothing of its answer as well. :func:`http_protocol` adds that, and lends the
+application a short way to the connection.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 __all__ = ["Process", "bound", "loop_factory"]
 
 _FLUSH: Final = 0.01  # seconds: how long the last bytes of connections may take, and how often that is looked at
-_FLUSHES: Final = 50
+_FLUSHES: Final = 25
+_LAST: Final = 0.2  # seconds that a request has to end in, whose connection is closed
 _PING: Final = 15.0  # seconds between pings on a WebSocket, and how long the answer may take:
 _PONG: Final = 10.0  # a client that is no more there is noticed within their sum
 
@@ -134,23 +135,29 @@ def _server(config: uvicorn.Config, app: Server, started: asyncio.Event, stop: a
                 await asyncio.sleep(_FLUSH)
             for connection in list(state.connections):  # they take nothing: their last bytes are lost
                 connection.transport.abort()
+            if state.tasks:  # who is told that the client has gone ends by itself
+                await asyncio.wait(state.tasks, timeout=_LAST)
             for task in list(state.tasks):
                 task.cancel()
             if state.tasks:
-                await asyncio.wait(state.tasks, timeout=1.0)
+                await asyncio.wait(state.tasks, timeout=_LAST)
             await self.lifespan.shutdown()
 
     return Draining(config)
 
 
 def http_protocol(settings: Settings) -> type[asyncio.Protocol]:
-    """uvicorn's HTTP protocol within bounds: the size of a request's head, its time, and how many connections."""
+    """uvicorn's HTTP protocol within bounds: the size of a request's head, its time, how many connections there are, and
+    how long one may take nothing."""
     from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
     class Bounded(HttpToolsProtocol):
         _deadline: asyncio.TimerHandle | None = None
         _in_head = False
         _head = 0  # bytes of the head that is being read
+        _upgraded = False
+        _watch: asyncio.TimerHandle | None = None
+        _unsent = 0  # bytes, when the watch began
 
         def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
             super().connection_made(transport)
@@ -161,13 +168,14 @@ def http_protocol(settings: Settings) -> type[asyncio.Protocol]:
 
         def connection_lost(self, exc: Exception | None) -> None:
             self._head_came()
+            self._unwatch()
             super().connection_lost(exc)
 
         def data_received(self, data: bytes) -> None:
             if self._deadline is not None:  # a head is awaited, or being read
                 self._head += len(data)
             super().data_received(data)
-            if self.transport.is_closing():
+            if self._upgraded or self.transport.is_closing():
                 return
             if self._in_head and self._head > settings.max_header:
                 self._refuse(431)
@@ -185,6 +193,39 @@ def http_protocol(settings: Settings) -> type[asyncio.Protocol]:
             super().on_headers_complete()
             way: Any = _Way(self.transport, self.flow, self.cycle)
             self.scope["extensions"] = {DIRECT: way}
+
+        def handle_websocket_upgrade(self) -> None:
+            self._upgraded = True
+            super().handle_websocket_upgrade()
+
+        def pause_writing(self) -> None:
+            super().pause_writing()
+            self._watch_writing()
+
+        def resume_writing(self) -> None:
+            self._unwatch()
+            super().resume_writing()
+
+        def timeout_keep_alive_handler(self) -> None:
+            super().timeout_keep_alive_handler()
+            if self._watch is None and self.transport.get_write_buffer_size():  # closing waits for the last bytes
+                self._watch_writing()
+
+        def _watch_writing(self) -> None:
+            self._unsent = self.transport.get_write_buffer_size()
+            self._watch = self.loop.call_later(settings.stall_timeout, self._stalled)
+
+        def _unwatch(self) -> None:
+            if self._watch is not None:
+                self._watch.cancel()
+                self._watch = None
+
+        def _stalled(self) -> None:
+            self._watch = None
+            if self.transport.get_write_buffer_size() < self._unsent:  # it is slow, but takes some
+                self._watch_writing()
+            else:
+                self.transport.abort()
 
         def _is_idle(self) -> bool:
             return self.cycle is None or self.cycle.response_complete
