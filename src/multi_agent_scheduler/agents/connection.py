@@ -239,12 +239,16 @@ class Connection(asyncio.BufferedProtocol):
             await self.arrival()
 
     async def head(self) -> Mapping[str, str]:
-        """The headers of the answer, names in lower case; ``status`` is set then. Raises as the module says."""
+        """The headers of the answer, names in lower case; ``status`` is set then. Raises as the module says.
+
+        They are given out once: an answer may take long, and nothing more is asked of them.
+        """
         while not self._head_done:
             if self._error is not None:
                 raise self._error
             await self.arrival()
-        return self._headers
+        headers, self._headers = self._headers, {}
+        return headers
 
     def take(self) -> bytes | None:
         """What came of the body since the last call; ``b""`` is its end, None that nothing is there yet.

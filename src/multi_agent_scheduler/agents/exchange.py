@@ -78,10 +78,11 @@ async def answered(used: Pool, exchange: Exchange, head: bytes, connect: float) 
     back, so nothing was lost (RFC 9112, 9.3.1). ``connect`` is the limit for a new connection, in seconds.
     """
     try:
-        connection = await _begun(used, exchange, head, connect)
+        connection, headers = await _begun(used, exchange, head, connect)
+        exchange.payload = b""  # it may be large, and the answer may take long
         source = HttpSource(used, connection, exchange)
         try:
-            await source.begin()
+            await source.begin(headers)
         except BaseException:
             await source.aclose()
             raise
@@ -90,7 +91,7 @@ async def answered(used: Pool, exchange: Exchange, head: bytes, connect: float) 
     return source
 
 
-async def _begun(used: Pool, exchange: Exchange, head: bytes, connect: float) -> Connection:
+async def _begun(used: Pool, exchange: Exchange, head: bytes, connect: float) -> tuple[Connection, Mapping[str, str]]:
     connection = used.idle(exchange.origin)
     while True:
         reused = connection is not None
@@ -98,7 +99,7 @@ async def _begun(used: Pool, exchange: Exchange, head: bytes, connect: float) ->
             connection = await _connected(used, exchange.origin, connect)
         try:
             await connection.send(head, exchange.payload)
-            await connection.head()
+            return connection, await connection.head()
         except ConnectError as error:
             used.discard(connection)
             if not reused:
@@ -113,8 +114,6 @@ async def _begun(used: Pool, exchange: Exchange, head: bytes, connect: float) ->
         except BaseException:
             used.discard(connection)
             raise
-        else:
-            return connection
 
 
 async def _connected(used: Pool, origin: Origin, connect: float) -> Connection:
@@ -148,9 +147,9 @@ class HttpSource(Source):
     def model(self) -> str | None:  # type: ignore[override]
         return self._decoder.model
 
-    async def begin(self) -> None:
+    async def begin(self, headers: Mapping[str, str]) -> None:
         """Look at the head of the answer; raises AgentError unless the body can be decoded."""
-        headers, status = await self._connection.head(), self._connection.status
+        status = self._connection.status
         self._exchange.heard = provider_state(headers, time.time())
         request_id = headers.get("x-request-id") or headers.get("request-id") or headers.get("x-goog-request-id")
         self.request_id = without(redact(request_id), self._exchange.keys) if request_id else None

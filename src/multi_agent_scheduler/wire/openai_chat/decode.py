@@ -71,7 +71,7 @@ class Decoder(StreamDecoder):
         self._told: dict[str, Any] = {}  # what stood beside the choices
         self._quiet = _ENVELOPE  # the fields of a chunk that need no record while those told say the same
         self._repeated: tuple[tuple[str, Any], ...] = ()
-        self._cited: set[tuple[str, str]] = set()
+        self._cited: dict[tuple[str, str], None] = {}  # an empty set would be three times the size
         self._broken: Any = None  # the error of a choice that broke off
         self._usage: Any = None
 
@@ -203,7 +203,7 @@ class Decoder(StreamDecoder):
             known = self._cited
             if (field, url) in known or (field == "citations" and ("search_results", url) in known):
                 continue
-            known.add((field, url))
+            known[field, url] = None
             out.append(
                 Citation(
                     part=self._seen(0).part("text"),
