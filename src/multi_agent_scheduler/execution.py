@@ -82,12 +82,12 @@ class Execution(Host):
         try:
             await self._ledger.recall(terms.owner, self._store)
             spec = self._spec(stream_id, kept, terms, None)
-            lease = await self._begun(spec, task) if self._slots.free else None
+            lease = await self._begun(spec, task, terms) if self._slots.free else None
             if lease is None:
                 await self._store.submit([spec])
             run = self._run(stream_id, task, lambda run: self._kit(run, kept, terms))
             if lease is None:
-                self._enqueue(run, task)
+                self._enqueue(run, task, terms.owner)
             elif self._suspended:
                 self._store.expire(stream_id)
                 run.suspend()
@@ -99,9 +99,9 @@ class Execution(Host):
             raise
         return run
 
-    async def _begun(self, spec: StreamSpec, task: Task) -> Lease:
+    async def _begun(self, spec: StreamSpec, task: Task, terms: Terms) -> Lease:
         """Take a slot that is free, and have the stream accepted and claimed in one step."""
-        self._slots.ask(spec.stream_id, task.priority, self.clock())
+        self._slots.ask(spec.stream_id, task.priority, terms.owner, self.clock())
         try:
             return await self._store.begin(spec)
         except BaseException:
@@ -193,7 +193,9 @@ class Execution(Host):
 
     def _resume(self, info: StreamInfo) -> None:
         kept, terms = unpack(self._store.body(info.stream_id)), Terms(info.owner)
-        self._enqueue(self._run(info.stream_id, kept.task, lambda run: self._kit(run, kept, terms)), kept.task)
+        self._enqueue(
+            self._run(info.stream_id, kept.task, lambda run: self._kit(run, kept, terms)), kept.task, info.owner
+        )
 
     def _resume_plan(self, plan_id: str, infos: Sequence[StreamInfo]) -> None:
         kept = {info.task_id: unpack(self._store.body(info.stream_id)) for info in infos if not info.ended}
@@ -221,7 +223,8 @@ class Execution(Host):
 
     def begin(self, running: PlanRun, task_id: str) -> None:
         task = running.plan.task(task_id)
-        self._enqueue(self._run(running.streams[task_id], task, self._planned, running), task)
+        run = self._run(running.streams[task_id], task, self._planned, running)
+        self._enqueue(run, task, running.terms.owner or running.plan_id)
 
     def _run(self, stream_id: str, task: Task, equip: Callable[[Run], Kit], plan: PlanRun | None = None) -> Run:
         run = Run(self._store, stream_id, task.id, equip, began=self.clock(), plan=plan)
@@ -284,16 +287,17 @@ class Execution(Host):
             left = msgspec.structs.replace(left, terminal=Failed(ErrorInfo("invalid_request_error", problem)))
         return left
 
-    def _enqueue(self, run: Run, task: Task) -> None:
+    def _enqueue(self, run: Run, task: Task, key: str) -> None:
+        """Start a run, or have it wait for a slot, of which each ``key`` gets a fair share."""
         if self._suspended:
             run.suspend()
             self._over(run)
-        elif self._slots.ask(run.stream_id, task.priority, self.clock()):
+        elif self._slots.ask(run.stream_id, task.priority, key, self.clock()):
             run.start(self._over, self._free)
 
     def _free(self) -> None:
         """A run needs its slot no longer."""
-        following = self._slots.release()
+        following = self._slots.release(self.clock())
         if following is not None:
             self._runs[following].start(self._over, self._free)
 
