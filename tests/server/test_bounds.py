@@ -294,6 +294,18 @@ async def test_when_the_server_is_stopped_readers_are_told_to_come_back() -> Non
         assert time.monotonic() - began < 5
 
 
+async def test_when_the_server_is_stopped_who_waits_for_a_whole_answer_is_told_to_come_again() -> None:
+    async with serving({"a": ScriptedAgent("x", asyncio.Event())}, settings=quick(drain=0.05)) as served:
+        body = {"model": "a", "max_tokens": 9, "messages": [{"role": "user", "content": "hi"}]}
+        asked = [asyncio.ensure_future(served.post(f"/v1/{path}", body)) for path in ("chat/completions", "messages")]
+        await eventually(lambda: served.scheduler.open_streams() == 2)
+        served.process.stop()
+        answers = [await answer for answer in asked]
+        assert [answer.status_code for answer in answers] == [503, 503]
+        assert {answer.headers["retry-after"] for answer in answers} == {"1"}
+        assert [answer.json()["error"]["type"] for answer in answers] == ["overloaded_error"] * 2
+
+
 async def test_a_stopped_server_is_not_ready() -> None:
     async with serving({"a": ScriptedAgent("x")}) as served:
         assert (await served.http.get("/readyz")).status_code == 200

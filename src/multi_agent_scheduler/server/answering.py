@@ -175,13 +175,17 @@ async def whole(exchange: Exchange, face: Face, asked: Asked, handle: Handle) ->
     server.attendance.enter(stream_id)
     result, gone = asyncio.ensure_future(handle.result()), asyncio.ensure_future(exchange.gone())
     try:
+        server.waiting.add(result)
         await asyncio.wait({result, gone}, return_when=asyncio.FIRST_COMPLETED)
         if not result.done():
             return
+        if result.cancelled():
+            raise Problem(503, "the server is being stopped", headers=_SOON)
         result.result()
         info = server.scheduler.find(stream_id, owner=exchange.owner)
         await exchange.answer(face.whole(asked, info, everything(log)))
     finally:
+        server.waiting.discard(result)
         for waiting in (result, gone):
             waiting.cancel()
         await asyncio.wait({result, gone})

@@ -56,6 +56,8 @@ class Server:
         self.renderings = Renderings()
         self.relays: set[Relay] = set()
         """Everybody who reads a stream now."""
+        self.waiting: set[asyncio.Future[Any]] = set()
+        """The ends of streams that whole answers wait for."""
         self.attendance = Attendance(self._cancel)
         self.draining = False
         """The server is being stopped."""
@@ -129,6 +131,11 @@ class Server:
             self._beating = None
         if self._cancelling:
             await asyncio.wait(self._cancelling)
+
+    def give_up(self) -> None:
+        """Wait for the ends of streams no more: who waits for a whole answer is told to come again."""
+        for end in self.waiting:
+            end.cancel()
 
     # --- a request ------------------------------------------------------------------------------------------------
 

@@ -129,6 +129,7 @@ def _server(config: uvicorn.Config, app: Server, started: asyncio.Event, stop: a
             await app.drain()
             if state.tasks:
                 await asyncio.wait(state.tasks, timeout=app.settings.drain)
+            app.give_up()
             for _ in range(_FLUSHES):
                 if not state.connections:
                     break
@@ -147,8 +148,8 @@ def _server(config: uvicorn.Config, app: Server, started: asyncio.Event, stop: a
 
 
 def http_protocol(settings: Settings) -> type[asyncio.Protocol]:
-    """uvicorn's HTTP protocol within bounds: the size of a request's head, its time, how many connections there are, and
-    how long one may take nothing."""
+    """uvicorn's HTTP protocol within bounds: the size of a request's head, its time, how many connections there are,
+    and how long one may take nothing."""
     from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
     class Bounded(HttpToolsProtocol):

@@ -41,7 +41,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """How long a browser is told to wait before it connects again."""
     grace: float = 60.0
     """How long a stream that was asked for through a connection that may come back goes on without a reader."""
-    drain: float = 4.0
+    drain: float = 3.0
     """How long what runs may take to end in order when the server is stopped."""
     hosts: tuple[str, ...] = ("127.0.0.1", "localhost", "[::1]")
     """The names by which requests may call the server while it has no keys; ``*`` is any."""
