@@ -15,7 +15,7 @@ import pytest
 import websockets
 
 from multi_agent_scheduler.testing import ScriptedAgent
-from tests.server.served import Served, events_of, serving, task
+from tests.server.served import Served, events_of, eventually, serving, task
 
 pytestmark = pytest.mark.needs("nginx")
 
@@ -52,8 +52,8 @@ def configured(folder: Path, upstream: str, listen: str) -> Path:
 
 
 @asynccontextmanager
-async def proxied(folder: Path, **agents: Any) -> AsyncIterator[tuple[Served, str]]:
-    """A server, and the socket on which nginx answers for it."""
+async def proxied(folder: Path, *, complaints: bool = False, **agents: Any) -> AsyncIterator[tuple[Served, str]]:
+    """A server, and the socket on which nginx answers for it; it writes ``complaints`` into its log, or none."""
     socket = f"unix:{folder}/nginx.sock"
     async with serving(agents) as served:
         whole = configured(folder, served.url.removeprefix("http://"), socket)
@@ -68,7 +68,7 @@ async def proxied(folder: Path, **agents: Any) -> AsyncIterator[tuple[Served, st
         finally:
             nginx.terminate()
             _, err = await nginx.communicate()
-    assert err == b""
+    assert bool(err) is complaints, err
 
 
 def through(socket: str) -> httpx.AsyncClient:
@@ -122,6 +122,19 @@ async def test_a_reader_of_a_chat_that_leaves_stops_the_agent_behind_nginx(tmp_p
         async with asyncio.timeout(10):
             while served.scheduler.streams()[0].state != "cancelled":  # noqa: ASYNC110 - nginx has to notice first
                 await asyncio.sleep(0.005)
+
+
+async def test_while_the_server_is_away_event_sources_are_told_to_come_back(tmp_path: Path) -> None:
+    async with proxied(tmp_path, complaints=True, a=ScriptedAgent("x")) as (served, socket), through(socket) as http:
+        served.process.stop()
+        await eventually(lambda: served.app.draining)
+        events = {"accept": "text/event-stream"}
+        reader = await http.get("/v1/streams/any", headers=events)
+        assert (reader.status_code, reader.content) == (200, b"retry: 1000\n\n")
+        assert reader.headers["content-type"] == "text/event-stream"
+        assert reader.headers["cache-control"] == "no-store"
+        for answer in (await http.get("/v1/agents"), await http.post("/v1/responses", json={}, headers=events)):
+            assert (answer.status_code, answer.headers["retry-after"]) == (502, "1")
 
 
 async def test_a_websocket_goes_through(tmp_path: Path) -> None:
