@@ -66,8 +66,8 @@ class MultiAgentScheduler(ObjectTasks):
     ``task_type_limits`` task types to the Calls that they may make at once. ``store`` is where streams are kept:
     ``"memory://"`` or a :class:`~multi_agent_scheduler.store.base.Store`. At most
     ``max_running`` tasks run at once; of those that wait, the next is found as among an agent's Calls: by priority, in
-    fair shares of the owners and plans, and so that nothing starves. ``clock`` gives seconds, and only goes forward. ``telemetry``
-    (:class:`~multi_agent_scheduler.telemetry.Telemetry`) tells OpenTelemetry of tasks and Calls.
+    fair shares of the owners and plans, and so that nothing starves. ``clock`` gives seconds, and only goes forward.
+    ``telemetry`` (:class:`~multi_agent_scheduler.telemetry.Telemetry`) tells OpenTelemetry of tasks and Calls.
 
     What is run may have an ``owner``: its streams, its share of an agent's limits and its cached answers are that
     owner's. ``trace`` has fields that are sent to every provider (``{"traceparent": ...}``). Where a reader names an
