@@ -223,7 +223,7 @@ class Talking(RuleBasedStateMachine):
         if stream in self.granted:
             window, sent, acknowledged = self.granted[stream]
             count = int(min(count, self.talk.room(stream)))
-            self.talk.sent(stream, count)
+            self.talk.sent(stream, sent + count)
             self.granted[stream] = (window, sent + count, acknowledged)
 
     @rule(stream=streams, seq=st.integers(-1, 20))

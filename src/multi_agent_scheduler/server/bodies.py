@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 
@@ -10,6 +10,7 @@ from ..errors import ErrorInfo, InvalidRequest
 from ..records import Usage
 from ..store.core import StreamState
 from ..task import Task, Template, Timeouts, ToolCallResult
+from .schemas import check_schema
 
 __all__ = [
     "AgentBody",
@@ -28,7 +29,12 @@ __all__ = [
 
 
 class TaskBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One task of a plan: ``prompt`` is sent as it is, ``template`` has ``${ID}`` where another task's text goes."""
+    """One task of a plan: ``prompt`` is sent as it is, ``template`` has ``${ID}`` where another task's text goes.
+
+    With a ``schema``, a JSON Schema without regular expressions, the answer must be a document that fits: it is checked
+    while it comes, and the agent is asked again up to ``ask_again`` times (0 unless it is said). If that does not help,
+    the task fails with ``invalid_output``.
+    """
 
     id: str
     prompt: str | list[dict[str, Any]] | None = None
@@ -40,6 +46,7 @@ class TaskBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     on_failure: Literal["skip", "run"] = "skip"
     timeouts: Timeouts | None = None
     schema: dict[str, Any] | None = None
+    ask_again: Annotated[int, msgspec.Meta(ge=0, le=10)] | None = None
     options: dict[str, Any] = {}
     metadata: dict[str, Any] = {}
 
@@ -51,6 +58,13 @@ class TaskBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             )
         if "extra" in self.options:
             raise InvalidRequest(f"task {self.id!r}: extra is not taken from a client")
+        ask_again = self.ask_again
+        if self.schema is not None:
+            try:
+                check_schema(self.schema)
+            except InvalidRequest as error:
+                raise InvalidRequest(f"task {self.id!r}: {error}") from None
+            ask_again = ask_again or 0
         prompt: Any = self.prompt if self.template is None else Template(self.template)
         return Task(
             self.id,
@@ -62,6 +76,7 @@ class TaskBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             on_failure=self.on_failure,
             timeouts=self.timeouts,
             schema=self.schema,
+            ask_again=ask_again,
             options=self.options,
             metadata=self.metadata,
         )

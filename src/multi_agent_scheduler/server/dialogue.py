@@ -8,7 +8,7 @@ which give actions again. docs/websocket.md is the protocol as clients see it.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Final, TypeAlias
+from typing import Annotated, Any, Final, Literal, TypeAlias
 
 import msgspec
 
@@ -33,6 +33,7 @@ __all__ = [
 _Id: TypeAlias = Annotated[str, msgspec.Meta(max_length=128)] | int | None
 _Window: TypeAlias = Annotated[int, msgspec.Meta(ge=1, le=100_000)]
 _Pace: TypeAlias = Annotated[str, msgspec.Meta(max_length=40)] | None
+_View: TypeAlias = Literal["records", "object"]
 
 
 class _Message(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="type"):
@@ -49,16 +50,18 @@ class Submit(_Message, frozen=True, kw_only=True, tag="submit"):
     detach: bool = False
     window: _Window | None = None
     pace: _Pace = None
+    view: _View = "records"
 
 
 class Subscribe(_Message, frozen=True, kw_only=True, tag="subscribe"):
     """Send the records of a stream behind a cursor, no more than ``window`` ahead of what was acknowledged, and no
-    faster than ``pace``."""
+    faster than ``pace``; as they are, or in the ``view`` of what each commit changed in the object."""
 
     stream_id: str
     after: str = ""
     window: _Window | None = None
     pace: _Pace = None
+    view: _View = "records"
 
 
 class _Unsubscribe(_Message, frozen=True, kw_only=True, tag="unsubscribe"):
@@ -205,7 +208,15 @@ class Dialogue:
             for stream_id in streams.values():
                 self._subscriptions[stream_id] = None
                 actions.append(
-                    Follow(Subscribe(id=message.id, stream_id=stream_id, window=message.window, pace=message.pace))
+                    Follow(
+                        Subscribe(
+                            id=message.id,
+                            stream_id=stream_id,
+                            window=message.window,
+                            pace=message.pace,
+                            view=message.view,
+                        )
+                    )
                 )
         return actions
 
@@ -235,9 +246,9 @@ class Dialogue:
             return float("inf")
         return subscription.acknowledged + subscription.window - subscription.sent
 
-    def sent(self, stream_id: str, records: int) -> None:
-        """So many records more were sent."""
-        self._subscription(stream_id).sent += records
+    def sent(self, stream_id: str, seq: int) -> None:
+        """The records up to ``seq`` were sent."""
+        self._subscription(stream_id).sent = seq
 
     def ended(self, stream_id: str) -> None:
         """All of a stream was sent, its end too: the subscription is over."""

@@ -1,4 +1,4 @@
-"""A stream as server-sent events of the native API: one record an event."""
+"""A stream as server-sent events of the native API: one record an event, or one commit, with what it changed."""
 
 from __future__ import annotations
 
@@ -11,10 +11,12 @@ from ..errors import ErrorInfo
 from ..records import TERMINALS, Record, Text, encode_record
 from .cursor import tag
 from .face import Renderer
+from .objects import ObjectSteps
 
-__all__ = ["NativeRenderer"]
+__all__ = ["NativeRenderer", "ObjectRenderer"]
 
 _json: Final = msgspec.json.Encoder().encode
+_END: Final = b"event: end\ndata: {}\n\n"
 
 
 class NativeRenderer(Renderer):
@@ -42,8 +44,26 @@ class NativeRenderer(Renderer):
                 frames.append(b'id: %d%b%b,"seq":%d}\n\n' % (seq, self._data, encode_record(record)[:-1], seq))
             seq += 1
         if isinstance(records[-1], TERMINALS):
-            frames.append(b"event: end\ndata: {}\n\n")
+            frames.append(_END)
         return b"".join(frames)
 
     def broken(self, error: ErrorInfo) -> bytes:  # noqa: ARG002 - who comes back gets the rest
         return b": not the end: connect again with the last id\n" + self.prologue
+
+
+class ObjectRenderer(NativeRenderer):
+    """The same stream as an object: an event for each commit that changes it, ``data`` an
+    :class:`~.objects.ObjectStep`. The one of the terminal has ``end``, and behind it comes an event ``end``, too."""
+
+    stateful = True
+
+    def __init__(self, stream_id: str, retry: float) -> None:
+        super().__init__(stream_id, retry)
+        self._steps = ObjectSteps()
+
+    def feed(self, first: int, records: Sequence[Record]) -> bytes:
+        step = self._steps.feed(first, records)
+        if not step:
+            return b""
+        end = _END if isinstance(records[-1], TERMINALS) else b""
+        return b"id: %d%b%b\n\n%b" % (first + len(records) - 1, self._data, step, end)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hmac
 from collections.abc import Sequence
+from functools import partial
 from hashlib import sha256
 from typing import Any, Final
 
@@ -26,9 +27,10 @@ from .bodies import (
     TasksBody,
     TokenBody,
 )
-from .events import NativeRenderer
+from .events import NativeRenderer, ObjectRenderer
 from .exchange import Exchange, decoded
 from .face import Answer
+from .objects import ObjectStep
 from .problem import Problem
 from .relay import Opening
 from .routing import Field, Route
@@ -40,6 +42,7 @@ _LARGEST_PAGE: Final = 500
 _STATES: Final[tuple[str, ...]] = ("queued", "running", "completed", "failed", "cancelled", "interrupted", "skipped")
 _KEY_CHARACTERS: Final = 255
 _TOKEN_SECONDS: Final = 300
+_VIEWS: Final = {"records": NativeRenderer, "object": ObjectRenderer}
 
 
 # --- tasks ------------------------------------------------------------------------------------------------------
@@ -119,11 +122,13 @@ async def _events(exchange: Exchange, info: StreamInfo) -> None:
     if info.ended and after == info.seq:
         await exchange.answer(Answer(204))
         return
-    retry, stream_id = exchange.server.settings.retry, info.stream_id
+    view = exchange.query.get("view", "records")
+    if view not in _VIEWS:
+        raise Problem(400, f"view must be one of {', '.join(_VIEWS)}, not {view[:100]!r}")
+    renderer = partial(_VIEWS[view], info.stream_id, exchange.server.settings.retry)
     headers = [(b"content-type", b"text/event-stream; charset=utf-8"), *STREAM_HEADERS, *exchange.own_headers()]
     await relayed(
-        exchange, info, "native", lambda: NativeRenderer(stream_id, retry),
-        Opening(headers, NativeRenderer(stream_id, retry).prologue), after=after,
+        exchange, info, f"native {view}", renderer, Opening(headers, renderer().prologue), after=after,
     )  # fmt: skip
 
 
@@ -256,10 +261,16 @@ ROUTES: Final = (
         summary="The streams, newest first.", query={**_FILTERS, "plan_id": "only the streams of this plan"},
     ),
     Route(
-        method="GET", path=_STREAM, handler=read, streams=True, token=True, answers={200: StreamBody, 204: None},
+        method="GET", path=_STREAM, handler=read, streams=True, token=True,
+        events=ObjectStep, answers={200: StreamBody, 204: None},
         summary="A stream: its events from a cursor on, or how it stands, as the client accepts.",
         query={
             "after": "the cursor behind which events begin, if there is no Last-Event-ID",
+            "view": Field(
+                "what the events are: each record (unless it is said), or with object what each commit changed in the "
+                "JSON document that the text is, as ObjectStep",
+                {"type": "string", "enum": [*_VIEWS]},
+            ),
             "pace": Field(
                 "no faster than this: 50/s, 50 tokens/s",
                 {"type": "string", "pattern": "^[1-9][0-9]{0,5}( (chunks|tokens))?/(s|min)$"},

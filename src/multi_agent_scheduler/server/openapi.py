@@ -53,7 +53,8 @@ _ABOUT: Final = (
 
 
 def _types(route: Route) -> Iterator[Any]:
-    yield from (kind for kind in (route.body, route.optional_body, *route.answers.values()) if kind is not None)
+    kinds = (route.body, route.optional_body, route.events, *route.answers.values())
+    yield from (kind for kind in kinds if kind is not None)
 
 
 def _is_struct(kind: Any) -> bool:

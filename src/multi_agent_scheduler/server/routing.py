@@ -91,6 +91,8 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
     """The type of a body that may be left out, with its content type."""
     streams: bool = False
     """Whether it can answer with server-sent events."""
+    events: Any = None
+    """The type of events that are no records."""
 
 
 class Router:

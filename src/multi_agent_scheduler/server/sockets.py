@@ -12,6 +12,7 @@ import logging
 from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing
+from functools import partial
 from typing import Any, Final
 
 import msgspec
@@ -27,6 +28,7 @@ from .conversation import converse
 from .dialogue import Action, Cancel, Dialogue, Follow, Open, Say, Start, Stop, Submit, Subscribe, problem_message
 from .exchange import Exchange
 from .face import Answer, Renderer
+from .objects import ObjectSteps
 from .problem import Problem, problem_of
 from .relay import Message, Send
 from .rendering import Reader, Rendering
@@ -148,6 +150,25 @@ class _Renderer(Renderer):
         return problem_message(Problem(503, error.message, code=error.code), stream_id=self._stream_id)
 
 
+class _ObjectRenderer(_Renderer):
+    """A message for each commit that changes the object: the :class:`~.objects.ObjectStep`, with stream and cursor."""
+
+    stateful = True
+
+    def __init__(self, stream_id: str) -> None:
+        super().__init__(stream_id)
+        self._steps = ObjectSteps()
+
+    def feed(self, first: int, records: Sequence[Record]) -> bytes:
+        step = self._steps.feed(first, records)
+        if not step:
+            return b""
+        return b"%b%d%b%b" % (self._start, first + len(records) - 1, self._tag, step[1:])
+
+
+_VIEWS: Final = {"records": _Renderer, "object": _ObjectRenderer}
+
+
 class _Subscription(Reader):
     """A stream that a connection is shown."""
 
@@ -165,8 +186,8 @@ class _Subscription(Reader):
         """What waits is too early for the pace of this reader."""
         self.stream_id = stream_id
         self.rendering = rendering
-        self.waiting: deque[bytes] = deque()
-        """Messages for which there is no room in the client's window."""
+        self.waiting: deque[tuple[int, bytes]] = deque()
+        """Messages for which there is no room in the client's window, each with the last seq that it covers."""
         self.backlog = 0
         """Bytes that are in the outbox."""
         self.behind = False
@@ -180,7 +201,9 @@ class _Subscription(Reader):
     def show(self, records: Sequence[Record], data: bytes) -> None:
         self.seq += len(records)
         self.ended = isinstance(records[-1], TERMINALS)
-        self.waiting.extend(data.split(b"\n"))
+        if data:
+            messages = data.split(b"\n")
+            self.waiting.extend(zip(range(self.seq - len(messages) + 1, self.seq + 1), messages, strict=True))
         if self._pacer is not None:
             loop = asyncio.get_running_loop()
             now = loop.time()
@@ -301,7 +324,8 @@ class _Connection:
         pacer = pacer_of(exchange, message.pace)
         check_reading(exchange)
         log = server.scheduler.log(stream_id, owner=exchange.owner)
-        rendering = server.renderings.of((stream_id, "ws"), lambda: log, lambda: _Renderer(stream_id), after=after)
+        make = partial(_VIEWS[message.view], stream_id)
+        rendering = server.renderings.of((stream_id, "ws", message.view), lambda: log, make, after=after)
         subscription = _Subscription(self, stream_id, rendering, after, pacer)
         subscription.ended = info.ended and after == info.seq
         self._subscriptions[stream_id] = subscription
@@ -321,12 +345,11 @@ class _Connection:
         if subscription.timer is not None:
             return
         stream_id, waiting = subscription.stream_id, subscription.waiting
-        sent = min(len(waiting), self._dialogue.room(stream_id))
-        for _ in range(int(sent)):
-            message = waiting.popleft()
+        while waiting and self._dialogue.room(stream_id) > 0:
+            seq, message = waiting.popleft()
+            self._dialogue.sent(stream_id, seq)
             subscription.backlog += len(message)
             self._say(message, subscription)
-        self._dialogue.sent(stream_id, int(sent))
         if waiting or subscription.backlog > _FAR_BEHIND:
             subscription.behind = True
         if subscription.ended and not waiting:
@@ -334,9 +357,10 @@ class _Connection:
 
     def break_off(self, subscription: _Subscription, error: ErrorInfo) -> None:
         """There will be no more of it, though the stream has not ended."""
+        message = subscription.rendering.renderer_of(subscription).broken(error)
         self._end(subscription)
         self._dialogue.ended(subscription.stream_id)
-        self._say(_Renderer(subscription.stream_id).broken(error), None)
+        self._say(message, None)
 
     def _begin(self, stream_id: str) -> None:
         subscription = self._subscriptions.get(stream_id)

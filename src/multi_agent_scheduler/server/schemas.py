@@ -1,0 +1,54 @@
+"""The JSON Schemas of clients, by which this server checks answers: as large and as costly as a client may say.
+
+What a client says must not keep the loop, which is everybody's, busy. Its regular expressions are refused: one of a few
+characters can take years over a text of a few more, and there is no stopping it. References that multiply end by
+themselves (:class:`~multi_agent_scheduler.schema.Schema`).
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import msgspec
+
+from ..errors import InvalidRequest
+from ..schema import reached
+
+__all__ = ["check_schema"]
+
+_LARGEST: Final = 64 * 1024  # bytes of JSON
+_DEEPEST: Final = 64  # objects and lists in each other: two for each level of the answer
+_VALUES: Final = 1000  # of all enumerations
+_PATTERNS: Final = ("pattern", "patternProperties")
+
+
+def check_schema(schema: dict[str, Any]) -> None:
+    """Raise InvalidRequest for a schema that is too large or too deep, has patterns, or is none."""
+    if len(msgspec.json.encode(schema)) > _LARGEST:
+        raise InvalidRequest(f"schema: it has more than {_LARGEST} bytes of JSON")
+    _check_depth(schema)
+    values = 0
+    for inner in reached(schema):
+        for keyword in _PATTERNS:
+            if keyword in inner:
+                raise InvalidRequest(
+                    f"schema: {keyword} is not taken from a client, since a regular expression can keep the server "
+                    "busy: say enum, or a length, and say what is wanted in the description"
+                )
+        values += len(inner["enum"]) if isinstance(inner.get("enum"), list) else 0
+    if values > _VALUES:
+        raise InvalidRequest(f"schema: its enumerations have more than {_VALUES} values")
+
+
+def _check_depth(schema: dict[str, Any]) -> None:
+    level: list[Any] = [schema]
+    for _ in range(_DEEPEST):
+        level = [
+            inner
+            for outer in level
+            for inner in (outer.values() if isinstance(outer, dict) else outer)
+            if isinstance(inner, dict | list)
+        ]
+        if not level:
+            return
+    raise InvalidRequest(f"schema: it is nested deeper than {_DEEPEST}")
