@@ -26,6 +26,7 @@ from ..decoder import StreamDecoder
 from .choice import Choice
 from .failure import error_info
 from .finish import FAILED, PROTOCOL
+from .piece import Chunk, decode_chunk
 from .usage import from_usage
 
 __all__ = ["Decoder"]
@@ -35,12 +36,9 @@ _ENVELOPE: Final = frozenset(
     {"id", "object", "created", "model", "system_fingerprint", "obfuscation", "choices", "usage"}
 )
 _CHUNK: Final = _ENVELOPE | {"error", "citations", "search_results", "x_groq"}
-_NULL_IN_USUAL: Final = ("finish_reason", "logprobs", "native_finish_reason")
-_PLAIN_CHOICE: Final = frozenset({"index", "delta", *_NULL_IN_USUAL})
-_USUAL_CHOICE: Final = _PLAIN_CHOICE | {"content_filter_results"}
+_PLAIN_CHOICE: Final = frozenset({"index", "delta", "finish_reason", "logprobs", "native_finish_reason"})
 _CHOICE: Final = frozenset({"index", "delta", "message", "finish_reason", "error"})
 _PLAIN_DELTA: Final = frozenset({"content", "role"})
-_USUAL_DELTA: Final = _PLAIN_DELTA | {"reasoning_content"}
 _DELTA: Final = _PLAIN_DELTA | {
     "annotations",
     "function_call",
@@ -53,7 +51,7 @@ _DELTA: Final = _PLAIN_DELTA | {
 }
 _CALL: Final = frozenset({"index", "id", "type", "function", "custom", "extra_content"})
 _DETAIL: Final = frozenset({"type", "text", "summary", "data", "signature", "id", "index"})
-_REMEMBERED: Final = 8
+_MISFITS: Final = 8  # of a provider that has something else to say each time, so many are tried
 _NOTHING: Final[tuple[Any, ...]] = (None, "", [], {})
 
 
@@ -69,45 +67,40 @@ class Decoder(StreamDecoder):
         self._text_part: int | None = None  # of choice 0, once its text has begun
         self._reasoning_part: int | None = None  # the same for reasoning that has no index
         self._told: dict[str, Any] = {}  # what stood beside the choices
-        self._quiet = _ENVELOPE  # the fields of a chunk that need no record while those told say the same
-        self._repeated: tuple[tuple[str, Any], ...] = ()
+        self._misfits = 0  # chunks that were no mere pieces
         self._cited: dict[tuple[str, str], None] = {}  # an empty set would be three times the size
         self._broken: Any = None  # the error of a choice that broke off
         self._usage: Any = None
 
     # --- the base's questions ----------------------------------------------------------------------------------------
 
-    def _event(self, name: str, payload: dict[str, Any], out: list[Record]) -> None:
-        if not self._usual(payload, out):
-            self._chunk(name, payload, out)
+    def _one(self, event: sse.Event, out: list[Record]) -> None:
+        if self._misfits < _MISFITS:
+            try:
+                chunk = decode_chunk(event.data)
+            except (msgspec.DecodeError, UnicodeDecodeError):
+                self._misfits += 1
+            else:
+                if self._piece(chunk, out):
+                    self._events += 1
+                    return
+        super()._one(event, out)
 
-    def _usual(self, payload: dict[str, Any], out: list[Record]) -> bool:
-        """The chunk that nearly all are: one more piece of the text, or of the reasoning, of choice 0."""
-        choices = payload.get("choices")
-        if type(choices) is not list or len(choices) != 1 or not self._quiet.issuperset(payload):
+    def _piece(self, chunk: Chunk, out: list[Record]) -> bool:
+        """The chunk that nearly all are; false if there is more to say of it than its text."""
+        if (chunk.id and self.response_id is None) or (chunk.model and self.model is None):
             return False
-        choice = choices[0]
-        if type(choice) is not dict or not _USUAL_CHOICE.issuperset(choice) or payload.get("usage") is not None:
+        tier, provider, choice = chunk.service_tier, chunk.provider, chunk.choices[0]
+        if (tier and tier != self._told.get("service_tier")) or (provider and provider != self._told.get("provider")):
             return False
-        delta = choice.get("delta")
-        if type(delta) is not dict or not _USUAL_DELTA.issuperset(delta) or choice.get("index"):
-            return False
-        for key in _NULL_IN_USUAL:
-            if choice.get(key) is not None:
-                return False
-        for key, value in self._repeated:
-            if payload.get(key, value) != value:
-                return False
-        filtered = choice.get("content_filter_results")
+        filtered = choice.content_filter_results
         if filtered and filtered != self._seen(0).told.get("content_filter_results"):
             return False
-        text, reasoning = delta.get("content"), delta.get("reasoning_content")
-        if type(text) is str and text:
-            if self._text_part is None or reasoning:
-                return False
+        text, reasoning = choice.delta.content, choice.delta.reasoning_content
+        if text and not reasoning and self._text_part is not None:
             out.append(Text(text=text, part=self._text_part))
             return True
-        if type(reasoning) is str and reasoning and not text and self._reasoning_part is not None:
+        if reasoning and not text and self._reasoning_part is not None:
             out.append(Reasoning(text=reasoning, part=self._reasoning_part))
             return True
         return False
@@ -128,7 +121,7 @@ class Decoder(StreamDecoder):
             else:
                 super()._body(payload, out)
             return
-        self._chunk("message", payload, out)
+        self._event("message", payload, out)
         if not self.done:
             problem = ErrorInfo("interrupted", "the answer has no finish reason", retryable=True)
             self._end(out, self._completed or Interrupted(problem))
@@ -138,7 +131,7 @@ class Decoder(StreamDecoder):
 
     # --- one chunk ---------------------------------------------------------------------------------------------------
 
-    def _chunk(self, name: str, payload: dict[str, Any], out: list[Record]) -> None:
+    def _event(self, name: str, payload: dict[str, Any], out: list[Record]) -> None:
         if self.response_id is None and isinstance(payload.get("id"), str):
             self.response_id = payload["id"] or None
         if self.model is None and isinstance(payload.get("model"), str):
@@ -183,9 +176,6 @@ class Decoder(StreamDecoder):
             if value not in _NOTHING and self._told.get(key) != value:
                 self._told[key] = value
                 out.append(_unknown({key: value}))
-                if len(self._told) <= _REMEMBERED:
-                    self._repeated = tuple(item for item in self._told.items() if item[0] not in _CHUNK)
-                    self._quiet = _ENVELOPE.union(key for key, _ in self._repeated)
 
     def _count(self, usage: Any, out: list[Record]) -> None:
         if usage == self._usage:
