@@ -9,6 +9,7 @@ import re
 import signal
 import socket
 import stat
+import sys
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -98,6 +99,22 @@ async def test_without_any_configuration_the_embedded_model_answers(folder: Path
         ("GET", f"/v1/streams/{streams['a']}", 200),
     ]
     assert (folder / "data" / "multi-agent-scheduler" / "mas.db").exists()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks at another process's limits as Linux lets it")
+async def test_there_may_be_more_connections_than_a_process_usually_has_files(folder: Path) -> None:
+    import resource
+
+    before, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    async with Provider() as provider:
+        (folder / "mas.toml").write_text(agent_table(provider.url) + "[server]\nmax_connections = 10\n")
+        resource.setrlimit(resource.RLIMIT_NOFILE, (500, hard))
+        try:
+            async with serving(folder, *STORE) as server:
+                allowed, _ = resource.prlimit(server.process.pid, resource.RLIMIT_NOFILE)
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (before, hard))
+    assert allowed == min(1020, hard)
 
 
 async def test_ctrl_c_and_sigterm_have_their_exit_codes(folder: Path) -> None:

@@ -12,7 +12,9 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
+import websockets
 
 from multi_agent_scheduler.errors import InvalidConfiguration, InvalidOption
 from multi_agent_scheduler.records import Usage
@@ -162,9 +164,16 @@ async def test_another_owners_stream_is_one_that_is_not_there(tmp_path: Path) ->
 async def test_a_revoked_key_works_no_more(tmp_path: Path) -> None:
     async with with_keys(tmp_path, {"a": ScriptedAgent("x")}) as (served, first, second):
         assert (await served.http.get("/v1/agents", headers=first)).status_code == 200
-        Keys(tmp_path / "keys").revoke("first")
+        stream = (await served.submit(task(), headers=first))["a"]
+        url = (await served.http.post(f"/v1/streams/{stream}/token", headers=first)).json()["url"]
+        assert (await served.http.get(url)).status_code == 200
+        async with websockets.connect(served.url.replace("http", "ws") + "/v1/ws", additional_headers=first) as socket:
+            Keys(tmp_path / "keys").revoke("first")
+            await socket.send(msgspec.json.encode({"type": "submit", "tasks": [task()]}).decode())
+            assert msgspec.json.decode(await socket.recv())["status"] == 401
         assert (await served.http.get("/v1/agents", headers=first)).status_code == 401
         assert (await served.http.get("/v1/agents", headers=second)).status_code == 200
+        assert (await served.http.get(url)).status_code == 401
 
 
 async def test_keys_and_tokens_are_in_no_log(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -324,6 +333,12 @@ async def test_without_keys_only_this_machines_names_are_answered(host: str) -> 
         assert refused.status_code in (400, 403)
         for name in ("localhost:1234", "127.0.0.1", "[::1]:80", "LOCALHOST"):
             assert (await served.http.get("/v1/agents", headers={"host": name})).status_code == 200
+
+
+async def test_the_name_that_the_server_listens_on_is_its_own() -> None:
+    async with serving({"a": ScriptedAgent("x")}, settings=Settings(access_log=False, host="127.0.0.2")) as served:
+        assert (await served.http.get("/v1/agents", headers={"host": "127.0.0.2:80"})).status_code == 200
+        assert (await served.http.get("/v1/agents", headers={"host": "127.0.0.3"})).status_code == 403
 
 
 async def test_a_page_of_another_origin_can_start_nothing() -> None:

@@ -36,6 +36,7 @@ __all__ = ["keys_beside", "run"]
 _COLLECTIONS: Final = (10_000, 20, 20)
 """How often garbage is collected: more seldom than usual, for a busy server makes much that is no garbage yet."""
 _RUNNING: Final = 10_000  # tasks at once; what they may ask their agents is limited there
+_FILES: Final = 1000  # open files beside those that are connections of readers
 _NEEDED: Final = ("uvicorn", "websockets")
 
 
@@ -56,6 +57,7 @@ def run(parsed: argparse.Namespace) -> int:
     agents = _agents(said)
     _log_to_stderr(settings)
     listener = bound(settings.host, settings.port)
+    _allow_files(2 * settings.max_connections + _FILES)  # a reader's connection, and its provider's
     gc.freeze()
     gc.set_threshold(*_COLLECTIONS)
     with asyncio.Runner(loop_factory=loop_factory()) as runner:
@@ -139,6 +141,18 @@ def _agents(said: config.Configuration) -> dict[str, Agent]:
     if not agents:
         raise InvalidConfiguration("no agent can be used: mas doctor says what is missing")
     return agents
+
+
+def _allow_files(number: int) -> None:
+    """Raise the limit of this process's open files to as many, or to what it may at most: 1024 is usual, and few."""
+    try:
+        import resource
+    except ImportError:  # Windows has no such limit
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = number if hard == resource.RLIM_INFINITY else min(number, hard)
+    if soft != resource.RLIM_INFINITY and soft < most:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
 def _is_loopback(host: str) -> bool:

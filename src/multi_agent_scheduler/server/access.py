@@ -62,7 +62,7 @@ class Access:
         keys = self._keys
         if token:
             owner = tokens.owner_of(keys.secret, token, stream_id, self._clock())
-            if owner is None:
+            if owner is None or (keys.required and not any(key.owner == owner for key in keys.all())):
                 raise Problem(401, "this token does not open this stream, or no longer: get a new one")
             return Caller(owner, self._quota_of_owner(owner))
         if not keys.required:
@@ -148,7 +148,7 @@ class Access:
         allowed = self._settings.hosts
         host = headers.get(b"host", b"").decode("latin-1").lower()
         name = host.rpartition(":")[0] if not host.endswith("]") and ":" in host else host
-        if name not in allowed and "*" not in allowed:
+        if name not in allowed and name != self._settings.host and "*" not in allowed:
             raise Problem(
                 403, "without keys only requests to this machine's own name (localhost, 127.0.0.1) are answered"
             )

@@ -123,8 +123,11 @@ class Exchange:
         return number
 
     def spend(self) -> None:
-        """Count a request that starts something. Raises Problem 429 if the key may start no more now."""
+        """Count a request that starts something. Raises Problem 429 if the key may start no more now, and 401 if it was
+        revoked, which on a WebSocket is long after it was checked."""
         key = self.caller.key
+        if key is not None and not self.server.keys.holds(key):
+            raise Problem(401, "this key was revoked")
         if key is not None and key.limits.cost is not None:
             self.server.scheduler.set_budget(key.owner, Budget(cost=key.limits.cost))
         self.caller.quota.take(asyncio.get_running_loop().time())

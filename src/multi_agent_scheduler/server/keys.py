@@ -98,6 +98,11 @@ class Keys:
         found = self._by_digest.get(digest)
         return found if found is not None and hmac.compare_digest(found.digest, digest) else None
 
+    def holds(self, key: Key) -> bool:
+        """Whether this key, which was checked before, was not revoked since."""
+        self._refresh()
+        return key.digest in self._by_digest
+
     def all(self) -> list[Key]:
         """Every key, in the order in which they were made."""
         self._refresh()
