@@ -151,3 +151,36 @@ async def test_the_usage_that_an_agent_reports_settles_its_call() -> None:
         assert scheduler._execution is not None
         window = scheduler._execution._gate._admission._agents["a"].tokens
         assert window is not None and window.used(asyncio.get_running_loop().time()) == 7
+
+
+async def test_what_a_function_is_asked_to_write_is_reserved() -> None:
+    async def written(prompt: str, max_tokens: int) -> AsyncIterator[str]:
+        yield "x" * max_tokens
+
+    async with MultiAgentScheduler({"a": written}, limits={"a": Limits(tokens_per_minute=1000)}) as scheduler:
+        result = await scheduler.execute_task(Task("t", "Hi", options={"max_tokens": 2000}))
+        assert result.error is not None and "can never be made within its limit of 1000 tokens" in result.error.message
+        assert (await scheduler.execute_task(Task("t", "Hi", options={"max_tokens": 900}))).success
+
+
+async def test_what_nobody_counts_is_debt_while_it_is_being_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    hours, go_on = Hours(monkeypatch), asyncio.Event()
+
+    async def talks(prompt: str) -> AsyncIterator[str]:
+        yield "x" * 4000
+        await go_on.wait()
+
+    async with MultiAgentScheduler({"a": talks}, limits={"a": Limits(tokens_per_minute=1000)}) as scheduler:
+        first = await scheduler.submit(Task("first", "Hi"))
+        async for record in first.follow():
+            if isinstance(record, Text):
+                break
+        second = await scheduler.submit(Task("second", "Hi"))
+        await turns(50)
+        assert scheduler.streams()[1].seq == 0  # it waits
+        go_on.set()
+        await first.result()
+        await turns(50)
+        assert scheduler.streams()[1].seq == 0
+        await hours.pass_by(61)
+        assert (await second.result()).success

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from .agents.base import estimate_tokens
+from .agents.base import prompt_tokens
 from .errors import ErrorInfo, InvalidOption, PlanError, StreamExists, Suspended
 from .gate import Gate, SchedulerContext
 from .notices import Notified, SkipNotices
@@ -260,7 +260,7 @@ class Execution(Host):
 
         def spending(request: Request) -> Spending:
             return ledger.spending(
-                accounts, input_tokens=_prompt_tokens(request), history=() if left is None else left.history
+                accounts, input_tokens=prompt_tokens(request), history=() if left is None else left.history
             )
 
         return Kit(
@@ -391,11 +391,6 @@ class Execution(Host):
         for stream_id in list(self._runs):
             self.stop(stream_id, "the scheduler was closed")
         await self.wait_idle()
-
-
-def _prompt_tokens(request: Request) -> int:
-    """About how many tokens the prompt of a request has."""
-    return estimate_tokens(msgspec.structs.replace(request, max_tokens=None))
 
 
 def _account(budget: Budget | None) -> Account | None:

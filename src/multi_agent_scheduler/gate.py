@@ -103,7 +103,7 @@ class Gate:
 
     def used(self, ticket: Ticket, tokens: int) -> None:
         """A Call has used so many tokens so far; it counts at once if it is more than was reserved."""
-        if ticket.state == "granted" and tokens > ticket.estimate:
+        if ticket.state == "granted" and tokens > ticket.estimate and ticket.reservation is not None:
             self.wake(self._admission.settle(ticket, tokens, asyncio.get_running_loop().time()))
 
     def answered(self, ticket: Ticket, error: ErrorInfo | None, tokens: int | None) -> None:

@@ -353,6 +353,8 @@ async def test_an_agents_error_passes_through_its_own_loop_once() -> None:
         ("four", {}, 2),
         ("x" * 400, {}, 101),
         ("x" * 400, {"max_tokens": 1000}, 1101),
+        ("x" * 400, {"extra": {"max_tokens": 1000}}, 1101),
+        ("x" * 400, {"extra": {"max_tokens": "many"}}, 101),
         ([{"role": "user", "content": "x" * 40}, {"role": "assistant", "content": "y" * 40}], {}, 22),
     ],
 )
@@ -374,3 +376,12 @@ async def test_a_permit_is_asked_for_with_the_estimate_and_told_what_was_used() 
     first, second = ctx.permits
     assert (first.counts, first.answers) == ([3, 7], [(None, 7)])
     assert (second.counts, second.answers) == ([], [(error, None)])
+
+
+async def test_a_permit_is_told_what_is_said_where_the_provider_counts_nothing() -> None:
+    ctx = Strict()
+    await run(Leaf([Text("x" * 400)], [Text("y")], [Reasoning("z" * 399)], [DONE]), ctx)
+    await run(Leaf([Text("x" * 4)], [DONE]), ctx)
+    prompt = estimate_tokens(HI)
+    assert ctx.permits[0].counts == [prompt + 100, prompt + 200, prompt + 200]
+    assert ctx.permits[1].counts == [prompt + 1]

@@ -17,6 +17,7 @@ from ..errors import AgentError, ErrorInfo, InvalidOption, agent_error
 from ..pacing import Pace, paced, singly
 from ..records import TERMINALS, CallStarted, Failed, Record, numbered
 from ..request import Message, Prompt, Request, TextPart, build, with_defaults
+from ..scheduling.budget import CHARACTERS_PER_TOKEN
 from ..scheduling.provider import ProviderState
 from ..task import DEFAULT_TIMEOUTS, Result, Timeouts
 from ..views.summary import Summary
@@ -25,7 +26,7 @@ from ..wire.portable import portable
 from .call import Call, Deadline, Watch, outcome
 from .context import Context, Permit
 
-__all__ = ["Agent", "BaseAgent", "Batch", "ErrorMode", "LeafAgent", "Source", "estimate_tokens"]
+__all__ = ["Agent", "BaseAgent", "Batch", "ErrorMode", "LeafAgent", "Source", "estimate_tokens", "prompt_tokens"]
 
 Batch: TypeAlias = Sequence[Record]
 ErrorMode: TypeAlias = Literal["marker", "raise"]
@@ -281,7 +282,7 @@ class LeafAgent(Agent):
             yield (Failed(permit),)
             return
         started = CallStarted(ctx.next_call(), ctx.name_of(self), self._model(request), self.protocol)
-        call = Call(started, ctx, permit)
+        call = Call(started, ctx, permit, prompt_tokens(request))
         watch: Watch | None = None
         source: Source | None = None
         try:
@@ -336,11 +337,18 @@ class LeafAgent(Agent):
 
 
 def estimate_tokens(request: Request) -> int:
-    """A rough count of the tokens that a request will use: a token for four characters, and all of ``max_tokens``."""
+    """A rough count of the tokens that a request will use: those of its prompt, and all of ``max_tokens``, which may be
+    in ``extra``: there are the keywords of functions."""
+    most = request.extra.get("max_tokens") if request.max_tokens is None else request.max_tokens
+    return prompt_tokens(request) + (most if type(most) is int and most > 0 else 0)
+
+
+def prompt_tokens(request: Request) -> int:
+    """About how many tokens the prompt of a request has: one for four characters."""
     characters = 0
     for message in request.messages:
         characters += 4 + _characters(message)
-    return max(1, characters // 4 + (request.max_tokens or 0))
+    return max(1, characters // CHARACTERS_PER_TOKEN)
 
 
 def _characters(message: Message) -> int:

@@ -11,7 +11,18 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from ..errors import ErrorInfo, agent_error
-from ..records import CallEnded, CallStarted, Completed, Failed, Interrupted, Record, Text, Usage, is_content
+from ..records import (
+    CallEnded,
+    CallStarted,
+    Completed,
+    Failed,
+    Interrupted,
+    Record,
+    Text,
+    Usage,
+    is_content,
+)
+from ..scheduling.budget import CHARACTERS_PER_TOKEN
 from ..task import Timeouts
 
 if TYPE_CHECKING:
@@ -21,13 +32,19 @@ if TYPE_CHECKING:
 __all__ = ["Call", "Deadline", "Watch", "outcome"]
 
 
+_STEP: Final = 64  # tokens after which a permit is told what has come
+
+
 class Call:
-    """One Call of a leaf agent: what its records say about it."""
+    """One Call of a leaf agent: what its records say about it. ``prompt`` is about how many tokens its prompt has."""
 
-    __slots__ = ("_began", "_clock", "_number", "_permit", "_ttft", "_usage", "started")
+    __slots__ = ("_began", "_clock", "_known", "_number", "_permit", "_said", "_tell_at", "_ttft", "_usage", "started")
 
-    def __init__(self, started: CallStarted, ctx: Context, permit: Permit) -> None:
+    def __init__(self, started: CallStarted, ctx: Context, permit: Permit, prompt: int = 0) -> None:
         self.started = started
+        self._known = prompt  # tokens, without the characters that have been said since
+        self._said = 0
+        self._tell_at = prompt + _STEP
         self._permit = permit
         self._number = started.call
         self._clock = ctx.clock
@@ -41,22 +58,33 @@ class Call:
         for index, record in enumerate(batch):
             if type(record) is Text:  # nearly all of them are
                 content = content or record.text != ""
+                self._said += len(record.text)
             elif is_content(record):
                 content = True
+                self._said += len(getattr(record, "text", "") or getattr(record, "arguments", ""))
             elif type(record) is Usage:
                 self._usage = msgspec.structs.replace(record, call=self._number)
                 if (tokens := self._usage.total_tokens) is not None:
                     self._permit.used(tokens)
+                    self._known, self._said, self._tell_at = tokens, 0, tokens + _STEP
                 batch[index] = self._usage  # type: ignore[index]  # a source's batches are lists
-        if content and self._ttft is None:
-            self._ttft = self._clock() - self._began
+        if content:
+            if self._ttft is None:
+                self._ttft = self._clock() - self._began
+            tokens = self._known + self._said // CHARACTERS_PER_TOKEN
+            if tokens >= self._tell_at:
+                self._permit.used(tokens)
+                self._tell_at = tokens + _STEP
         return content
 
     def ended(self, batch: Sequence[Record], source: Source | None) -> Sequence[Record]:
         """The last batch, with ``call_ended`` put before its terminal; the permit hears how it went."""
         *rest, terminal = batch
         error = terminal.error if isinstance(terminal, Failed | Interrupted) else None
-        self._permit.answered(error, None if self._usage is None else self._usage.total_tokens)
+        tokens = None if self._usage is None else self._usage.total_tokens
+        if tokens is None and self._said >= CHARACTERS_PER_TOKEN:  # nobody says it: what came is all that is known
+            self._permit.used(self._known + self._said // CHARACTERS_PER_TOKEN)
+        self._permit.answered(error, tokens)
         ended = CallEnded(
             call=self._number,
             outcome=type(terminal).__struct_config__.tag,  # type: ignore[arg-type]

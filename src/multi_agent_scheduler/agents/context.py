@@ -26,7 +26,8 @@ class Permit:
         """The provider has said what it has left; comes at the beginning of its answer."""
 
     def used(self, tokens: int) -> None:
-        """The provider has reported so many tokens so far, input and output together."""
+        """So many tokens have been used so far, input and output together: as the provider has reported, and a token
+        for four characters that have come since."""
 
     def answered(self, error: ErrorInfo | None, tokens: int | None) -> None:
         """The provider is done: the error that it ended with, and all tokens if it said so. Gives the permit back."""
