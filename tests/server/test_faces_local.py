@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from importlib.util import find_spec
-from typing import Any
+from typing import Any, Literal
 
 import anthropic
 import openai
 import pytest
+from pydantic import BaseModel
 
 from multi_agent_scheduler.agents import LocalAgent, local_server
 from tests.server.served import serving
@@ -52,3 +53,28 @@ async def test_one_question_in_every_protocol_has_one_answer() -> None:
     assert [part["text"] for part in page.parts if part["type"] == "text"] == [answer]
     assert chat.usage is not None and response.usage is not None
     assert chat.usage.completion_tokens == response.usage.output_tokens == message.usage.output_tokens
+
+
+class Capital(BaseModel):
+    city: Literal["Paris", "Rome"]
+    large: bool
+    river: Literal["Seine", "Tiber"] | None
+
+
+async def test_what_a_grammar_makes_the_model_say_is_parsed_by_every_official_client() -> None:
+    prompt = "The capital of France, as JSON"
+    options: Any = {"model": "local", "messages": [{"role": "user", "content": prompt}], "max_tokens": 200}
+    async with (
+        serving({"local": LocalAgent()}) as served,
+        openai.AsyncOpenAI(api_key="any", base_url=f"{served.url}/v1", max_retries=0) as one,
+        anthropic.AsyncAnthropic(api_key="any", base_url=served.url, max_retries=0) as other,
+    ):
+        chat = await one.chat.completions.parse(**options, response_format=Capital)
+        async with one.chat.completions.stream(**options, response_format=Capital) as stream:
+            streamed = await stream.get_final_completion()
+        response = await one.responses.parse(model="local", input=prompt, text_format=Capital, max_output_tokens=200)
+        message = await other.messages.parse(**options, output_format=Capital)
+    assert isinstance(chat.choices[0].message.parsed, Capital)
+    assert isinstance(streamed.choices[0].message.parsed, Capital)
+    assert isinstance(response.output_parsed, Capital)
+    assert isinstance(message.parsed_output, Capital)
