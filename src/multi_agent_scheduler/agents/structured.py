@@ -15,8 +15,7 @@ from ..schema import Misfit, Path, Schema, eased, json_schema, shown
 from ..task import Result
 from ..views.objects import ObjectView, Partial
 from ..views.summary import Summary, summarise
-from .base import Agent, Batch
-from .claude import ClaudeAgent
+from .base import Agent, Batch, LeafAgent
 from .compatible import CompatibleAgent
 from .composite import Composite, Lane, Output, relay
 from .context import Context
@@ -200,7 +199,7 @@ def _reaches_claude(agent: Agent) -> bool:
     """Whether it is Claude, whose structured outputs take no limits of numbers, lengths and such, or may ask it."""
     if isinstance(agent, Composite):
         return any(map(_reaches_claude, agent.members))
-    return isinstance(agent, ClaudeAgent)
+    return isinstance(agent, LeafAgent) and agent.protocol == "anthropic"
 
 
 def _asked(agent: Agent, request: Request, schema: Schema) -> Request:
