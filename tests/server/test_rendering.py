@@ -179,6 +179,33 @@ def test_readers_at_the_same_place_share_what_is_rendered() -> None:
     assert late.said == readers[0].said == expected(100, 0)
 
 
+async def test_many_who_are_far_behind_let_others_have_their_turn() -> None:
+    log, renderings = Paged(1), Renderings()
+    log.add(*(Text("x" * 100_000) for _ in range(20)))
+    rendering = renderings.of("k", lambda: log, lambda: Numbered(stateful=False), after=20)
+    behind, front = [Slow(0) for _ in range(50)], Slow(20)
+    rendering.join(front)
+    for reader in behind:
+        reader.takes = 1000
+        rendering.join(reader)
+    front.takes = 1000
+    rendering.grew()
+    assert (
+        sum(len(reader.said) for reader in behind) < 500_000
+    )  # in one turn of the loop, however many come and wake it
+    log.add(Text("new"))
+    assert front.said == b"21:new;"  # who is not behind waits for none of them
+    turns = 0
+    while any(reader.seq < 21 for reader in behind):
+        before = sum(len(reader.said) for reader in behind)
+        await asyncio.sleep(0)
+        assert 0 < sum(len(reader.said) for reader in behind) - before < 500_000
+        assert max(reader.seq for reader in behind) - min(reader.seq for reader in behind) <= 6  # each in its turn
+        turns += 1
+    assert turns > 100
+    assert len({reader.said for reader in behind}) == 1
+
+
 @pytest.mark.parametrize(
     ("error", "code"),
     [(StoreClosed("the store is closed"), "interrupted"), (ZeroDivisionError("a bug"), "internal_error")],

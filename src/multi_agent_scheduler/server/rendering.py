@@ -75,14 +75,14 @@ class Rendering:
         self._unused = unused
         self._renderer = make()
         self._seq = 0 if self._renderer.stateful else after
-        self._readers: list[Reader] = []
+        self._readers: dict[Reader, None] = {}  # in the order in which they are due
         self._later: asyncio.Handle | None = None
 
     def join(self, reader: Reader) -> None:
         """Show this reader everything behind its ``seq``, what is there and what comes, until it leaves."""
         if reader.most is not None:
             reader.own = Own(self._make(), reader)
-        self._readers.append(reader)
+        self._readers[reader] = None
         if len(self._readers) == 1:
             self._log.subscribe(self.grew)
         self.grew()
@@ -91,7 +91,7 @@ class Rendering:
         """Show it no more."""
         if reader not in self._readers:
             return
-        self._readers.remove(reader)
+        del self._readers[reader]
         if not self._readers:
             self._log.unsubscribe(self.grew)
             if self._later is not None:
@@ -109,10 +109,8 @@ class Rendering:
             for reader in self._readers:
                 if reader.own is not None or reader.seq != seq:
                     alone = True
-            if alone:
-                for reader in tuple(self._readers):
-                    if reader.ready and (reader.own is not None or reader.seq != seq):
-                        self._read_alone(reader)
+            if alone and self._later is None:  # else they have their turn soon
+                self._read_each(seq)
             self._read_together()
         except Exception as error:  # noqa: BLE001 - who wakes us must not suffer for it, and readers must not hang
             info = _failure(error)
@@ -133,10 +131,25 @@ class Rendering:
             self._seq = seq + len(records)
             for reader in readers:
                 reader.show(records, data)
-            fed += len(data)
+            fed += len(data) * len(readers)
         self._go_on_later()
 
-    def _read_alone(self, reader: Reader) -> None:
+    def _read_each(self, seq: int) -> None:
+        """Those who stand elsewhere than ``seq`` read on, each for itself; all together no more than is rendered
+        in a turn. Who had one is due again behind the others."""
+        fed = 0
+        for reader in tuple(self._readers):
+            if reader.ready and (reader.own is not None or reader.seq != seq):
+                fed += self._read_alone(reader, _TURN - fed)
+                if reader in self._readers:
+                    del self._readers[reader]
+                    self._readers[reader] = None
+                if fed >= _TURN:
+                    self._go_on_later()
+                    return
+
+    def _read_alone(self, reader: Reader, most: int) -> int:
+        """Show a reader what it has not seen, until that is ``most`` bytes; gives how many it was."""
         own = reader.own
         if own is None:
             own = reader.own = Own(self._make(), reader)
@@ -146,18 +159,18 @@ class Rendering:
             if not records:
                 break
             missing = reader.seq - own.seq  # what it was shown before: the renderer alone needs it
-            most = missing if missing > 0 else reader.most or len(records)
-            records, own.ahead = records[:most], records[most:]
+            some = missing if missing > 0 else reader.most or len(records)
+            records, own.ahead = records[:some], records[some:]
             data = own.renderer.feed(own.seq + 1, records)
             own.seq += len(records)
             if missing <= 0:
                 reader.show(records, data)
             fed += len(data)
-            if fed >= _TURN:
-                self._go_on_later()
-                return
+            if fed >= most:
+                return fed
         if own.seq == reader.seq and not own.lasting:
             self._rejoin(reader, own)
+        return fed
 
     def _rejoin(self, reader: Reader, own: Own) -> None:
         """It has caught up: it goes on with the others, or they with it if there are none."""
