@@ -94,7 +94,7 @@ class MultiAgentScheduler(ObjectTasks):
         prices: Mapping[str, Price] | None = None,
         paces: Mapping[str, Pace | str | float] | None = None,
         telemetry: Telemetry | None = None,
-        clock: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float] | None = None,
     ) -> None:
         if isinstance(max_running, bool) or not isinstance(max_running, int) or max_running < 1:
             raise InvalidOption(f"max_running must be a whole number from 1, not {max_running!r}")
@@ -115,7 +115,7 @@ class MultiAgentScheduler(ObjectTasks):
         self._ledger = Ledger(budgets, prices)
         self._paces = {owner: parse_pace(pace) for owner, pace in (paces or {}).items()}
         self._max_running = max_running
-        self._clock = clock
+        self._clock = _monotonic if clock is None else clock
         self._loop: asyncio.AbstractEventLoop | None = None
         self._execution: Execution | None = None
         self._opening: asyncio.Lock = asyncio.Lock()
@@ -489,6 +489,10 @@ class MultiAgentScheduler(ObjectTasks):
             clock=self._clock,
         )
         return self._execution
+
+
+def _monotonic() -> float:
+    return time.monotonic()  # looked up now: a virtual loop puts its own in that place
 
 
 async def _items(groups: AsyncGenerator[Sequence[dict[str, Any]], None]) -> AsyncGenerator[dict[str, Any], None]:

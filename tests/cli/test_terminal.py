@@ -8,6 +8,7 @@ import unicodedata
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import structs
 
 from multi_agent_scheduler.cli.terminal import complain, printable, status
 from multi_agent_scheduler.records import Usage
@@ -44,6 +45,7 @@ def test_a_complaint_is_one_line(text: str) -> None:
 def test_a_status_says_what_is_known() -> None:
     bare = Result(text="", state="cancelled", success=False, latency=1.5)
     assert status("a", bare) == "a · cancelled · 1.50 s"
+    assert status("a", structs.replace(bare, latency=0.0)) == "a · cancelled"  # nobody knows
     full = Result(
         text="x", state="completed", success=True, stop_reason="stop", usage=Usage(output_tokens=7), latency=2.0,
         ttft=0.25, model="m\x1b",

@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
+from collections.abc import AsyncIterator
 
 import pytest
 
-from multi_agent_scheduler import Cache, Limits, MultiAgentScheduler, Retry, Task, Timeouts
+from multi_agent_scheduler import Cache, EventBus, Limits, MultiAgentScheduler, Result, Retry, Task, Timeouts
 from multi_agent_scheduler.errors import ErrorInfo, agent_error
 from multi_agent_scheduler.metrics import Metrics
 from multi_agent_scheduler.testing import ScriptedAgent, VirtualClock, VirtualLoop, run_virtual
@@ -163,3 +164,16 @@ def test_it_serves_pytest_asyncio(pytester: pytest.Pytester) -> None:
     )
     result = pytester.runpytest_inprocess("-p", "no:cacheprovider")
     result.assert_outcomes(passed=1)
+
+
+def test_what_a_scheduler_measures_is_virtual_without_being_told_of_the_clock() -> None:
+    async def main() -> Result:
+        async def slow(prompt: str) -> AsyncIterator[str]:
+            await asyncio.sleep(30)
+            yield "x"
+
+        async with MultiAgentScheduler({"slow": slow}, metrics=Metrics(), event_bus=EventBus()) as scheduler:
+            return await scheduler.execute_task(Task("t", "Hi"))
+
+    result = run_virtual(main())
+    assert (result.ttft, result.latency) == (pytest.approx(30), pytest.approx(30))

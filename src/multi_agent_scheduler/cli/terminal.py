@@ -116,5 +116,6 @@ def status(name: str, result: Result) -> str:
         parts.append(f"{result.usage.output_tokens} tokens")
     if result.ttft is not None:
         parts.append(f"first chunk {result.ttft:.2f} s")
-    parts.append(f"{result.latency:.2f} s")
+    if result.latency:  # a log says it of a Call that ended by itself, and of no other
+        parts.append(f"{result.latency:.2f} s")
     return " · ".join(parts)
