@@ -187,3 +187,21 @@ class TestMessages:
             assert answer.stop_reason == "tool_use"
         assert {"at": "x", "deep": True} in grown
         assert anthropic_wire.build_request(agent.requests[0], model="m")["tools"] == tools
+
+
+async def test_a_schema_that_would_keep_a_model_here_busy_is_refused() -> None:
+    schema: Any = {"enum": list(range(1001))}
+    form = {"type": "json_schema", "json_schema": {"name": "n", "schema": schema}}
+    tool: Any = {"type": "function", "function": {"name": "f", "parameters": {"type": "object", "properties": schema}}}
+    deep: Any = {}
+    for _ in range(70):
+        deep = {"items": deep}
+    async with serving({"a": spoken()}) as served:
+        asked = {"model": "a", "messages": HI}
+        for more, said in (
+            ({"response_format": form}, "more than 1000 values"),
+            ({"tools": [tool]}, "more than 1000 values"),
+            ({"response_format": {**form, "json_schema": {"name": "n", "schema": deep}}}, "nested deeper than 64"),
+        ):
+            answer = await served.post("/v1/chat/completions", {**asked, **more})
+            assert answer.status_code == 400 and said in answer.json()["error"]["message"]

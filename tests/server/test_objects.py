@@ -220,7 +220,7 @@ async def test_an_agent_is_asked_again() -> None:
         ({"schema": {"patternProperties": {"(a+)+$": True}}}, "patternProperties is not taken from a client"),
         ({"schema": {"x": {"y": {"pattern": "(a+)+$"}}, "$ref": "#/x/y"}}, "pattern is not taken from a client"),
         ({"schema": {"enum": list(range(1001))}}, "its enumerations have more than 1000 values"),
-        ({"schema": {"description": "x" * 70_000}}, "it has more than 65536 bytes of JSON"),
+        ({"schema": {"description": "x" * 140_000}}, "it has more than 131072 bytes of JSON"),
         ({"schema": json.loads('{"not":' * 70 + "{}" + "}" * 70)}, "it is nested deeper than 64"),
         ({"schema": {"type": "text"}}, "type must be one of JSON's types"),
         ({"schema": {"$ref": "#"}}, "its references lead in a circle"),

@@ -1,4 +1,4 @@
-"""The JSON Schemas of clients, by which this server checks answers: as large and as costly as a client may say.
+"""The JSON Schemas of clients: as large and as costly as they may be.
 
 What a client says must not keep the loop, which is everybody's, busy. Its regular expressions are refused: one of a few
 characters can take years over a text of a few more, and there is no stopping it. References that multiply end by
@@ -14,20 +14,18 @@ import msgspec
 from ..errors import InvalidRequest
 from ..schema import reached
 
-__all__ = ["check_schema"]
+__all__ = ["check_schema", "check_size"]
 
-_LARGEST: Final = 64 * 1024  # bytes of JSON
+_LARGEST: Final = 128 * 1024  # bytes of JSON
 _DEEPEST: Final = 64  # objects and lists in each other: two for each level of the answer
 _VALUES: Final = 1000  # of all enumerations
 _PATTERNS: Final = ("pattern", "patternProperties")
 
 
 def check_schema(schema: dict[str, Any]) -> None:
-    """Raise InvalidRequest for a schema that is too large or too deep, has patterns, or is none."""
-    if len(msgspec.json.encode(schema)) > _LARGEST:
-        raise InvalidRequest(f"schema: it has more than {_LARGEST} bytes of JSON")
-    _check_depth(schema)
-    values = 0
+    """Raise InvalidRequest for a schema by which this server is not to check an answer: one that has patterns, is none,
+    or is larger than :func:`check_size` lets pass."""
+    check_size(schema)
     for inner in reached(schema):
         for keyword in _PATTERNS:
             if keyword in inner:
@@ -35,14 +33,16 @@ def check_schema(schema: dict[str, Any]) -> None:
                     f"schema: {keyword} is not taken from a client, since a regular expression can keep the server "
                     "busy: say enum, or a length, and say what is wanted in the description"
                 )
-        values += len(inner["enum"]) if isinstance(inner.get("enum"), list) else 0
-    if values > _VALUES:
-        raise InvalidRequest(f"schema: its enumerations have more than {_VALUES} values")
 
 
-def _check_depth(schema: dict[str, Any]) -> None:
-    level: list[Any] = [schema]
+def check_size(schema: dict[str, Any]) -> None:
+    """Raise InvalidRequest for a schema that is too large, too deep, or has too many values to choose from, to be made
+    a grammar by a model that runs here."""
+    if len(msgspec.json.encode(schema)) > _LARGEST:
+        raise InvalidRequest(f"schema: it has more than {_LARGEST} bytes of JSON")
+    values, level = 0, list[Any]([schema])
     for _ in range(_DEEPEST):
+        values += sum(len(it["enum"]) for it in level if isinstance(it, dict) and isinstance(it.get("enum"), list))
         level = [
             inner
             for outer in level
@@ -50,5 +50,8 @@ def _check_depth(schema: dict[str, Any]) -> None:
             if isinstance(inner, dict | list)
         ]
         if not level:
-            return
-    raise InvalidRequest(f"schema: it is nested deeper than {_DEEPEST}")
+            break
+    else:
+        raise InvalidRequest(f"schema: it is nested deeper than {_DEEPEST}")
+    if values > _VALUES:
+        raise InvalidRequest(f"schema: its enumerations have more than {_VALUES} values")
