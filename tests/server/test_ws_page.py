@@ -52,6 +52,7 @@ def test_the_messages_of_a_client_are_those_that_there_are() -> None:
         "detach": False,
         "window": 5,
         "pace": "5/s",
+        "view": "object",
         "stream_id": "s",
         "after": "",
         "seq": 1,
