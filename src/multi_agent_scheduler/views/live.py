@@ -19,9 +19,10 @@ from ..records import Citation, Reasoning, Record, Refusal, Reset, Text, ToolCal
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-__all__ = ["Fresh", "Live", "live"]
+__all__ = ["VOIDABLE", "Fresh", "Live", "live", "standing"]
 
-_VOIDABLE: Final = frozenset({Text, Reasoning, Refusal, ToolCall, ToolResult, Citation, Unknown})
+VOIDABLE: Final = frozenset({Text, Reasoning, Refusal, ToolCall, ToolResult, Citation, Unknown})
+"""What a reset voids; everything else is a fact."""
 _NEVER: Final = 1 << 63
 
 
@@ -59,7 +60,7 @@ class Live:
         positions = [record.seq or position for position, record in enumerate(batch, self._next)]
         self._next = positions[-1] + 1
         # Dropping some breaks the count, so the others carry their positions with them.
-        records = [_placed(batch[index], positions[index]) for index in _standing(batch, positions)]
+        records = [_placed(batch[index], positions[index]) for index in standing(batch, positions)]
         begin = positions[0]
         voided = tuple(record for record in batch if type(record) is Reset and record.from_seq < begin)
         return Fresh(records, begin, voided)
@@ -69,19 +70,19 @@ def live(records: Iterable[Record]) -> list[Record]:
     """What stands of a whole log."""
     log = list(records)
     positions = [record.seq or position for position, record in enumerate(log, 1)]
-    return [log[index] for index in _standing(log, positions)]
+    return [log[index] for index in standing(log, positions)]
 
 
 def _placed(record: Record, position: int) -> Record:
     return record if record.seq else msgspec.structs.replace(record, seq=position)
 
 
-def _standing(batch: Sequence[Record], positions: Sequence[int]) -> list[int]:
-    """The indices of the records that stand."""
+def standing(batch: Sequence[Record], positions: Sequence[int]) -> list[int]:
+    """The indices of the records that stand, in order; ``positions`` are those of the records."""
     # Read backwards, every reset that can concern a record has been met before it: one pass, however many resets.
     void_from = _NEVER
     branch_from: dict[str, int] = {}
-    standing = []
+    found = []
     for index in range(len(batch) - 1, -1, -1):
         record = batch[index]
         if type(record) is Reset:
@@ -89,12 +90,12 @@ def _standing(batch: Sequence[Record], positions: Sequence[int]) -> list[int]:
                 void_from = min(void_from, record.from_seq)
             else:
                 branch_from[record.branch] = min(record.from_seq, branch_from.get(record.branch, _NEVER))
-        elif type(record) not in _VOIDABLE or positions[index] < min(
+        elif type(record) not in VOIDABLE or positions[index] < min(
             void_from, _NEVER if record.branch is None else _branch_void_from(branch_from, record.branch)
         ):
-            standing.append(index)
-    standing.reverse()
-    return standing
+            found.append(index)
+    found.reverse()
+    return found
 
 
 def _branch_void_from(branch_from: dict[str, int], branch: str) -> int:
