@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
 from contextlib import aclosing
 from typing import Any
 
@@ -12,7 +13,7 @@ from multi_agent_scheduler import Failover, Hedge, MultiAgentScheduler, Race, Re
 from multi_agent_scheduler.errors import InvalidOption, InvalidRequest
 from multi_agent_scheduler.records import Completed, Failed, Reset, Text, Unknown, Usage
 from multi_agent_scheduler.request import Request
-from multi_agent_scheduler.testing import ScriptedAgent
+from multi_agent_scheduler.testing import ScriptedAgent, run_virtual
 
 from .composing import CountingContext, ended, failure, kinds, log_of, result, run, started, text, turns
 
@@ -299,3 +300,21 @@ async def test_in_a_scheduler_the_loser_shows_in_the_log() -> None:
 def test_a_delay_that_cannot_be_is_refused(after: Any) -> None:
     with pytest.raises(InvalidOption, match="after must be a number of seconds or a percentile"):
         Hedge(ScriptedAgent(), after=after)
+
+
+def test_where_nearly_all_take_the_same_time_only_the_slow_are_asked_twice() -> None:
+    asked = 0
+
+    async def mock(_: str) -> AsyncIterator[str]:
+        nonlocal asked
+        asked += 1
+        await asyncio.sleep(2.0 if asked % 33 == 0 else 0.02)
+        yield "a"
+
+    async def main() -> list[float]:
+        hedge = Hedge(mock, after="p95")
+        return [(await hedge.call("Hi")).ttft or 0.0 for _ in range(1000)]
+
+    times = sorted(run_virtual(main()))
+    assert times[990] < 0.1
+    assert asked <= 1050

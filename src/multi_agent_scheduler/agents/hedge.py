@@ -48,8 +48,9 @@ class _FirstContent(Composite):
 class Hedge(_FirstContent):
     """The first agent; if it takes long to say anything, the next as well, and so on.
 
-    ``after`` is how long that is: seconds, or a percentile of the recent times to first content ("p95"). The first
-    content wins: from then on the stream is the winner's, and the other Calls are closed, and accounted as cancelled.
+    ``after`` is how long that is: seconds, or a percentile of the recent times to first content ("p95") and a tenth
+    more, so that what takes as long as most is not late. The first content wins: from then on the stream is the
+    winner's, and the other Calls are closed, and accounted as cancelled.
     With a percentile nothing is hedged until twenty times are known, and no more than the rest of the hundred is asked
     twice (with "p95" one request in twenty), however slow the agents become.
 

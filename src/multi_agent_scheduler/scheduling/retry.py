@@ -30,6 +30,7 @@ _HERE_ONLY: Final = frozenset({"cancelled", "response_too_large", "budget_exceed
 
 _ENOUGH: Final = 20  # times that must be known before a percentile says anything
 _CREDIT: Final = 10.0  # hedges that may be saved up
+_LATE: Final = 1.1  # of a percentile: where most take the same time, those are not late that take as long
 
 
 class RetryRules(msgspec.Struct, frozen=True, kw_only=True):
@@ -177,7 +178,8 @@ class Hedging:
         if self._percent is None:
             return self._seconds
         self._credit = min(_CREDIT, self._credit + 1 - self._percent / 100)
-        return self._times.percentile(self._percent) if len(self._times) >= _ENOUGH else None
+        usual = self._times.percentile(self._percent) if len(self._times) >= _ENOUGH else None
+        return None if usual is None else usual * _LATE
 
     def spend(self) -> bool:
         """The time has passed without content: whether a second agent may be asked."""
