@@ -328,7 +328,7 @@ def _messages(prompt: Prompt) -> tuple[Message, ...]:
         if not prompt.strip():
             raise InvalidRequest("the prompt is empty: give the agent something to answer")
         return (Message("user", (TextPart(prompt),)),)
-    if isinstance(prompt, bytes | Mapping) or not isinstance(prompt, Sequence):
+    if isinstance(prompt, bytes | Mapping) or not isinstance(prompt, tuple | list | Sequence):
         raise InvalidRequest(f"a prompt is a string or a list of messages, not {type(prompt).__name__}")
     if not prompt:
         raise InvalidRequest("the prompt is empty: give at least one message")

@@ -187,7 +187,7 @@ class Task(_TaskOptions, frozen=True, omit_defaults=True):
             self._refuse(f"timeouts must be a Timeouts, not {self.timeouts!r}")
         if self.budget is not None and not isinstance(self.budget, Budget):
             self._refuse(f"budget must be a Budget, not {self.budget!r}")
-        if not isinstance(self.options, Mapping) or not all(isinstance(name, str) for name in self.options):
+        if not isinstance(self.options, dict | Mapping) or not all(isinstance(name, str) for name in self.options):
             self._refuse(f"options must be a dict of keywords, not {self.options!r}")
         if "timeouts" in self.options:
             self._refuse("timeouts is a field of a task, not an option")

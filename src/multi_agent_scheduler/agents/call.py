@@ -141,7 +141,7 @@ class Deadline:
 class Watch:
     """The time limits of one Call, with one timer that is moved, not made anew, while content flows."""
 
-    __slots__ = ("_at", "_between", "_ends", "_limits", "_loop", "_name", "_next", "_source", "_timer")
+    __slots__ = ("_at", "_between", "_ends", "_limits", "_loop", "_name", "_next", "_rings", "_source", "_timer")
 
     def __init__(self, limits: Timeouts, used: float) -> None:
         self._loop = asyncio.get_running_loop()
@@ -153,6 +153,7 @@ class Watch:
         self._name = "first_content"
         self._at = math.inf
         self._timer: asyncio.TimerHandle | None = None
+        self._rings = math.inf  # when the timer does
         self._source: Source | None = None
 
     def first_wait(self) -> tuple[float, str]:
@@ -165,8 +166,8 @@ class Watch:
         if self._next == -1.0:  # content came: the limit counts from now, not from when the reader was busy
             self._next = self._loop.time() + self._between
         self._source = source
-        self._at = at = min(self._next, self._ends)
-        if at != math.inf and (self._timer is None or self._timer.when() > at):
+        self._at = at = self._next if self._next < self._ends else self._ends
+        if at < self._rings:
             self._schedule(at)
 
     def disarm(self) -> None:
@@ -192,9 +193,11 @@ class Watch:
         if self._timer is not None:
             self._timer.cancel()
         self._timer = self._loop.call_at(at, self._ring)
+        self._rings = at
 
     def _ring(self) -> None:
         self._timer = None
+        self._rings = math.inf
         if self._source is None:
             return
         if self._loop.time() < self._at:
