@@ -30,7 +30,8 @@ PAGE = """<!doctype html>
 </style>
 <h1>Chat</h1>
 <main id="log" aria-live="polite"></main>
-<form id="form"><input id="prompt" placeholder="Say something" autocomplete="off" autofocus><button disabled>Send</button></form>
+<form id="form"><input id="prompt" placeholder="Say something" autocomplete="off" autofocus>
+<button disabled>Send</button></form>
 <script>
   const log = document.getElementById("log"), form = document.getElementById("form");
   const prompt = document.getElementById("prompt"), button = form.querySelector("button");

@@ -152,3 +152,57 @@ async def test_a_page_that_is_loaded_again_resumes() -> None:
     assert [message["role"] for message in told["messages"]] == ["user", "assistant"]
     assert told["messages"][-1]["parts"][1]["text"] == "Hello"
     assert told["again"] == 2 and len(agent.requests) == 1
+
+
+# --- the AI SDK's objects ---------------------------------------------------------------------------------------
+
+
+async def objects(
+    what: str, *script: Step, on_line: Callable[[], None] | None = None
+) -> tuple[dict[str, Any], ScriptedAgent]:
+    agent = ScriptedAgent(*script)
+    async with serving({"a": agent}) as served:
+        return await run("ai-sdk-object.mjs", served.url, what, on_line=on_line), agent
+
+
+RECIPE: Final = {"title": "Pancakes", "steps": ["Mix", "Fry"]}
+
+
+async def test_an_object_grows_on_a_page() -> None:
+    gate = asyncio.Event()
+    told, agent = await objects(
+        "use", 'Sure:\n```json\n{"title": "Pan', gate, 'cakes", "steps": ["Mix", "Fr', 'y"]}\n```', on_line=gate.set
+    )
+    assert told["seen"][0] == {"title": "Pan"} and told["seen"][-1] == told["finished"] == RECIPE
+    assert (told["invalid"], told["error"], told["isLoading"]) == (None, None, False)
+    assert agent.requests[0].schema is not None and agent.requests[0].schema["required"] == ["title", "steps"]
+
+
+async def test_a_page_may_submit_a_text() -> None:
+    told, agent = await objects("text", json.dumps(RECIPE))
+    assert told["finished"] == RECIPE and agent.requests[0].schema is None
+
+
+async def test_an_object_that_breaks_off_is_no_object_to_a_page() -> None:
+    gate, error = asyncio.Event(), ErrorInfo("interrupted", "it broke off")
+    # What has come would fit once the page has completed it.
+    told, _ = await objects("use", '{"title": "Pan', '", "steps": ["Mi', gate, Interrupted(error), on_line=gate.set)
+    assert told["seen"][-1] == {"title": "Pan", "steps": ["Mi"]}
+    assert "finished" not in told and told["failed"] == told["error"] and not told["isLoading"]
+
+
+async def test_an_object_that_never_began_is_told_in_words() -> None:
+    told, _ = await objects("use", "I would rather not.")
+    assert "there is no JSON document in the text" in told["failed"]
+
+
+async def test_a_page_stops_its_object() -> None:
+    told, agent = await objects("leave", '{"title": "Pan', asyncio.Event())
+    assert told["seen"][-1] == {"title": "Pan"} and "finished" not in told and told["error"] is None
+    assert agent.closed == 1
+
+
+async def test_stream_object_reads_the_chat_face() -> None:
+    told, agent = await objects("stream", *(json.dumps(RECIPE)[place : place + 5] for place in range(0, 60, 5)), USAGE)
+    assert told["object"] == told["seen"][-1] == RECIPE and told["usage"] == 7
+    assert agent.requests[0].schema is not None and agent.requests[0].schema["required"] == ["title", "steps"]

@@ -66,12 +66,16 @@ class Renderer(ABC):
     heartbeat: bytes = b": keep-alive\n\n"
     """What is sent when there has been nothing to send for a while."""
 
+    cuts: bool = False
+    """Whether a response that is no whole answer must break off, since the protocol has no word for that."""
+
     @abstractmethod
     def feed(self, first: int, records: Sequence[Record]) -> bytes:
         """The bytes that show these records, of which the first has seq ``first``; with the terminal, also the end.
 
-        Raises :class:`~multi_agent_scheduler.errors.StreamReset` where a reader cannot be told to forget: the server
-        then ends the reader with :meth:`broken`.
+        Raises :class:`~multi_agent_scheduler.errors.StreamReset` where a reader cannot be told to forget, and
+        :class:`~multi_agent_scheduler.errors.AgentError` where it cannot be told how the stream ended: the server then
+        ends the reader with :meth:`broken`.
         """
 
     @abstractmethod

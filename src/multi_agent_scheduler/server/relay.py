@@ -179,8 +179,12 @@ class Relay(Reader):
         refusal = self._opening.refusal
         if not self._opened and refusal is not None:
             self._run(self._answered(refusal((*self._held_records, Interrupted(error)))))
+            return
+        renderer = self._rendering.renderer_of(self)
+        if renderer.cuts:
+            self._cut()
         else:
-            self._write(self._rendering.renderer_of(self).broken(error), last=True)
+            self._write(renderer.broken(error), last=True)
 
     def _begun(self, records: Sequence[Record], data: bytes) -> bool:
         """Hold back what comes before the first content; true once the answer has begun, and this is to be written."""

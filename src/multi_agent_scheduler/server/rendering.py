@@ -13,7 +13,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Sequence
 from typing import Final
 
-from ..errors import ErrorInfo, StoreError, StreamReset
+from ..errors import AgentError, ErrorInfo, StoreError, StreamReset
 from ..records import Record
 from ..store.base import Log
 from .face import Renderer
@@ -190,6 +190,8 @@ class Rendering:
 
 def _failure(error: Exception) -> ErrorInfo:
     """Why a stream cannot be shown any further."""
+    if isinstance(error, AgentError):
+        return error.info
     if isinstance(error, StreamReset):
         return ErrorInfo("stream_reset", str(error), retryable=True)
     if isinstance(error, StoreError):

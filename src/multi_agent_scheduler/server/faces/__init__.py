@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from ..routing import Route
-from . import ai_sdk, chat, messages, models, responses
+from . import ai_sdk, ai_sdk_object, chat, messages, models, responses
 
 __all__ = ["ROUTES"]
 
@@ -15,5 +15,6 @@ ROUTES: Final[Sequence[Route]] = (
     *responses.ROUTES,
     *messages.ROUTES,
     *ai_sdk.ROUTES,
+    *ai_sdk_object.ROUTES,
     *models.ROUTES,
 )

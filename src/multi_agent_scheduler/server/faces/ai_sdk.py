@@ -24,7 +24,7 @@ from ...task import Task
 from ...wire import ai_sdk
 from ..answering import respond, stream
 from ..exchange import Exchange
-from ..face import Answer, Asked, Face, Renderer
+from ..face import Answer, Asked, Face, Headers, Renderer
 from ..problem import Problem
 from ..routing import Route
 from .failure import failure_of, headers_of, sentence, status_of
@@ -45,7 +45,7 @@ class AISDK(Face):
     """
 
     name = "ai_sdk"
-    headers = ai_sdk.HEADERS
+    headers: Headers = ai_sdk.HEADERS
 
     def parse(self, body: bytes) -> Asked:
         chat = ai_sdk.parse_request(json_object(body))

@@ -18,7 +18,7 @@ The way of the records into the browser and back:
 from __future__ import annotations
 
 from .encode import HEADERS, Encoder
-from .parse import Chat, parse_request
+from .parse import Chat, parse_object, parse_request
 from .vocabulary import NAMESPACE
 
-__all__ = ["HEADERS", "NAMESPACE", "Chat", "Encoder", "parse_request"]
+__all__ = ["HEADERS", "NAMESPACE", "Chat", "Encoder", "parse_object", "parse_request"]

@@ -1,9 +1,11 @@
-"""What ``useChat`` posts, as the canonical request.
+"""What ``useChat`` and ``useObject`` post, as the canonical request.
 
 - ``id``, ``messages``, ``trigger`` and ``messageId`` are the transport's. Beside them a page may send, as the
   transport's ``body``, settings by the names that the SDK has for them: ``model``, ``system``, ``maxOutputTokens``,
   ``temperature``, ``topP``, ``stopSequences``, ``seed``, ``tools`` (an object of ``{description, inputSchema}`` by
   name) and ``toolChoice``. What else a page sends is its own affair and is left out.
+- What ``useObject`` submits is the page's own: a text is the prompt, an object has ``prompt`` or ``messages``, a
+  ``schema`` (a JSON Schema) if the model is to know it, and the same settings.
 - In a message of the assistant each step is one turn; its tool calls that have an outcome are followed by a tool
   message. Calls whose input was still being streamed are left out, and so are those that a provider ran itself, whose
   results could not be sent back in the provider's form.
@@ -24,7 +26,7 @@ from ...request import ImagePart, Message, Part, ReasoningPart, Request, TextPar
 from ..openai_chat.fields import Fields
 from .vocabulary import NAMESPACE, PROTOCOL, RESET
 
-__all__ = ["Chat", "parse_request"]
+__all__ = ["Chat", "parse_object", "parse_request"]
 
 _json: Final = msgspec.json.Encoder().encode
 _CALLED: Final = frozenset(
@@ -47,22 +49,44 @@ def parse_request(body: Any) -> Chat:
     if fields.text("trigger") not in (None, "submit-message", "regenerate-message"):
         raise InvalidRequest(f"trigger must be submit-message or regenerate-message, not {fields.get('trigger')!r}")
     fields.text("messageId")  # of the message to make again; those that are posted end before it
-    posted = fields.list("messages")
+    posted = fields.list("messages") or []
+    request = _request(fields, _conversation(posted))
+    last = Fields.of(posted[-1], f"messages[{len(posted) - 1}]")
+    continues = last.text("id") if last.get("role") == "assistant" else None
+    return Chat(request, fields.text("id", required=True), continues)
+
+
+def parse_object(body: Any) -> Request:
+    """What ``useObject`` submits. Raises InvalidRequest naming the place of what is missing or of a wrong type."""
+    fields = Fields.of({"prompt": body} if isinstance(body, str) else body, "the body")
+    fields.where = ""
+    prompt, posted = fields.text("prompt"), fields.list("messages")
+    if (not prompt) == (posted is None):
+        raise InvalidRequest("one of prompt (a text) and messages is needed")
+    messages = [Message("user", (TextPart(text=prompt),))] if prompt else _conversation(posted or [])
+    return msgspec.structs.replace(_request(fields, messages), schema=fields.object("schema"))
+
+
+def _conversation(posted: list[Any]) -> list[Message]:
     if not posted:
         raise InvalidRequest("messages must be a list of at least one message")
     messages: list[Message] = []
-    system = fields.text("system")
-    if system:
-        messages.append(Message("system", (TextPart(text=system),)))
     for number, message in enumerate(posted):
         messages += _message(Fields.of(message, f"messages[{number}]"))
     if not any(message.role != "system" for message in messages):
         raise InvalidRequest("messages has nothing to answer: at least one message must be the user's")
-    last = Fields.of(posted[-1], f"messages[{len(posted) - 1}]")
+    return messages
+
+
+def _request(fields: Fields, messages: list[Message]) -> Request:
+    """The messages, and the settings that a page sends beside them."""
+    system = fields.text("system")
+    if system:
+        messages.insert(0, Message("system", (TextPart(text=system),)))
     stops = fields.list("stopSequences") or []
     if not all(isinstance(stop, str) for stop in stops):
         raise InvalidRequest("stopSequences must be a list of strings")
-    request = Request(
+    return Request(
         messages=tuple(messages),
         model=fields.text("model"),
         max_tokens=fields.integer("maxOutputTokens", low=1),
@@ -74,8 +98,6 @@ def parse_request(body: Any) -> Chat:
         tool_choice=_choice(fields),
         protocol=PROTOCOL,
     )
-    continues = last.text("id") if last.get("role") == "assistant" else None
-    return Chat(request, fields.text("id", required=True), continues)
 
 
 def _tools(fields: Fields) -> tuple[Tool, ...]:

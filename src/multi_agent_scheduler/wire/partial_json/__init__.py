@@ -8,5 +8,6 @@ from ...errors import InvalidJSON
 from .embedded import EmbeddedJSON
 from .folding import apply
 from .parser import Change, PartialJSON, Path
+from .spelling import Spelling
 
-__all__ = ["UNSET", "Change", "EmbeddedJSON", "InvalidJSON", "PartialJSON", "Path", "apply"]
+__all__ = ["UNSET", "Change", "EmbeddedJSON", "InvalidJSON", "PartialJSON", "Path", "Spelling", "apply"]
