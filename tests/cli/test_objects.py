@@ -34,6 +34,12 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+def halting(before: str, gate: asyncio.Event, behind: str) -> list[Any]:
+    """An answer that waits in the middle."""
+    steps: list[Any] = answer(chat(before, behind))
+    return [*steps[:3], gate, *steps[3:]]  # the head, the role, the text before
+
+
 def use(url: str) -> None:
     Path("mas.toml").write_text(agent_table(url))
 
@@ -76,6 +82,44 @@ async def test_it_grows_on_a_terminal(folder: Path) -> None:
         with Terminal("ask", "A recipe", "--schema", "schema.json", cwd=folder) as terminal:
             await asyncio.to_thread(terminal.wait_for, "completed")
     assert PRETTY in terminal.text
+
+
+async def test_it_grows_in_its_place(folder: Path) -> None:
+    gate = asyncio.Event()
+    script = halting('{"title": "[bold]Pan\\u001b[31mc\\u009b5m", "steps": [1, ', gate, '{"deep": [[2]]}]}')
+    async with Provider(script) as provider:
+        use(provider.url)
+        with Terminal("ask", "A recipe", "--schema", "schema.json", cwd=folder) as terminal:
+            await asyncio.to_thread(terminal.wait_for, '"steps": [\n    1\n  ]\n}')  # closed as if it ended there
+            assert "\x1b[?25l" in terminal.raw and "completed" not in terminal.text
+            gate.set()
+            await asyncio.to_thread(terminal.wait_for, "completed")
+    drawn = terminal.raw.rpartition("\x1b[?25h")[0]
+    assert "\x1b[1A" in drawn and "\x1b[2K" in drawn, "it was drawn over what was there"
+    whole = {"title": "[bold]Pan\x1b[31mc\ufffd5m", "steps": [1, {"deep": [[2]]}]}
+    assert json.dumps(whole, ensure_ascii=False, indent=2) in terminal.text
+    assert "\x1b[31m" not in terminal.raw and "\x9b" not in terminal.raw, "the model drives no terminal"
+
+
+async def test_of_an_object_that_is_higher_than_the_screen_the_end_is_drawn(folder: Path) -> None:
+    gate = asyncio.Event()
+    script = halting('{"title": "T", "steps": [' + ", ".join(map(str, range(100, 200))), gate, "]}")
+    async with Provider(script) as provider:
+        use(provider.url)
+        with Terminal("ask", "A recipe", "--schema", "schema.json", cwd=folder, lines=10, columns=30) as terminal:
+            await asyncio.to_thread(terminal.wait_for, "198")
+            assert "title" not in terminal.text and "100" not in terminal.text
+            gate.set()
+            await asyncio.to_thread(terminal.wait_for, "completed")
+    assert json.dumps({"title": "T", "steps": list(range(100, 200))}, indent=2) in terminal.text
+
+
+async def test_on_a_terminal_that_cannot_be_drawn_on_it_is_written_along(folder: Path) -> None:
+    async with Provider(FITS) as provider:
+        use(provider.url)
+        with Terminal("ask", "A recipe", "--schema", "schema.json", cwd=folder, env={"TERM": "dumb"}) as terminal:
+            await asyncio.to_thread(terminal.wait_for, "completed")
+    assert PRETTY in terminal.text and "\x1b" not in terminal.raw
 
 
 async def test_a_new_beginning_is_said_on_a_terminal(folder: Path) -> None:

@@ -80,7 +80,7 @@ def _is_text(text: str) -> bool:
 
 async def _ask(offer: Offer, agent: Agent, task: Task, *, form: str, quiet: bool) -> int:
     output, patience = Output(), asyncio.timeout(None)
-    with Stopping() as stopping:
+    with Stopping(restore=(lambda: None) if task.schema is None else output.restore) as stopping:
         async with MultiAgentScheduler({offer.name: agent}) as scheduler:
             handle = await scheduler.submit(task, offer.name)
             stops: set[asyncio.Task[bool]] = set()  # held here, because a loop does not hold its tasks

@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from rich.panel import Panel
     from rich.table import Table
 
-__all__ = ["Lane", "Screen", "fitting", "rich_installed", "save_picture", "terminal"]
+__all__ = ["FRAMES", "Lane", "Screen", "fitting", "rich_installed", "save_picture", "terminal"]
 
-_FRAMES: Final = 12  # pictures a second
+FRAMES: Final = 12  # pictures a second
 _LINE: Final = 88  # characters of a plain line, about
 _NARROW: Final = 80  # columns that the table needs
 _PICTURE_WIDTH: Final = 100  # columns
@@ -165,7 +165,7 @@ class Live:
         self._console = console
         self._headings = headings
         self._lanes: Sequence[Lane] = ()
-        self._view = View(console=console, refresh_per_second=_FRAMES, get_renderable=self._render)
+        self._view = View(console=console, refresh_per_second=FRAMES, get_renderable=self._render)
 
     def note(self, text: str) -> None:
         self._console.print(text, highlight=False, markup=False)

@@ -58,6 +58,11 @@ class Output:
         """Whether somebody looks on."""
         return self._terminal
 
+    def restore(self) -> None:
+        """Show the cursor again, which is hidden while something is drawn in place; in a signal handler."""
+        if self._terminal:
+            os.write(self._stream.fileno(), b"\x1b[?25h\n")
+
     async def text(self, text: str) -> None:
         """A piece of an answer."""
         self._mid_line = not text.endswith("\n")
