@@ -109,8 +109,8 @@ async def test_wrong_methods_are_told_which_are_right() -> None:
     async with serving({"a": ScriptedAgent("x")}) as served:
         for method, path, allowed in [
             ("GET", "/v1/tasks", "OPTIONS, POST"),
-            ("DELETE", "/v1/streams/x", "GET, OPTIONS"),
-            ("PUT", "/healthz", "GET, OPTIONS"),
+            ("DELETE", "/v1/streams/x", "GET, HEAD, OPTIONS"),
+            ("PUT", "/healthz", "GET, HEAD, OPTIONS"),
         ]:
             answer = await served.http.request(method, path)
             assert (answer.status_code, answer.headers["allow"]) == (405, allowed)

@@ -85,6 +85,11 @@ async def relayed(
     """
     server, stream_id = exchange.server, info.stream_id
     log = server.scheduler.log(stream_id, owner=exchange.owner)
+    if exchange.method == "HEAD":  # that is no reader
+        pacer_of(exchange, exchange.query.get("pace"))
+        _compress(exchange, opening)
+        await exchange.answer_head(opening.headers)
+        return
     server.attendance.enter(stream_id)
     try:
         check_reading(exchange)

@@ -159,7 +159,7 @@ class Server:
         tell: Callable[[Problem], Answer] = native_problem
         try:
             methods, exchange.parameters = self.router.find(exchange.path)
-            route = methods.get(exchange.method)
+            route = methods.get("GET" if exchange.method == "HEAD" else exchange.method)
             any_route = route or next(iter(methods.values()))
             exchange.route, tell = any_route.path, any_route.problem
             exchange.answer_headers = self.access.cors(exchange.headers)
@@ -183,7 +183,7 @@ class Server:
         self.access.check_origin(exchange.method, exchange.headers)
 
     async def _no_route(self, exchange: Exchange, methods: Mapping[str, Route]) -> None:
-        allowed = ", ".join(sorted((*methods, "OPTIONS")))
+        allowed = ", ".join(sorted((*methods, *(("HEAD",) if "GET" in methods else ()), "OPTIONS")))
         if exchange.method != "OPTIONS":
             detail = f"{exchange.method[:20]} cannot be done here, but {allowed}"
             raise Problem(405, detail, headers=((b"allow", allowed.encode()),))

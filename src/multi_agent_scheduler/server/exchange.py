@@ -179,15 +179,22 @@ class Exchange:
     # --- answering ------------------------------------------------------------------------------------------------
 
     async def answer(self, answer: Answer) -> None:
-        """Send a whole response."""
+        """Send a whole response; to a HEAD without its body."""
         headers = [(b"content-type", answer.content_type), *answer.headers, *self.own_headers()]
         if answer.status == 204:
             del headers[0]
         else:
             headers.append((b"content-length", b"%d" % len(answer.body)))
-        self.status, self.answered, self.written = answer.status, True, len(answer.body)
-        await self.send({"type": "http.response.start", "status": answer.status, "headers": headers})
-        await self.send({"type": "http.response.body", "body": answer.body})
+        await self._whole(answer.status, headers, b"" if self.method == "HEAD" else answer.body)
+
+    async def answer_head(self, headers: Headers) -> None:
+        """Send what a response begins with, and nothing of it: it has no end that could be told beforehand."""
+        await self._whole(200, headers, b"")
+
+    async def _whole(self, status: int, headers: Headers, body: bytes) -> None:
+        self.status, self.answered, self.written = status, True, len(body)
+        await self.send({"type": "http.response.start", "status": status, "headers": list(headers)})
+        await self.send({"type": "http.response.body", "body": body})
 
     async def json(self, value: Any, status: int = 200, headers: Headers = ()) -> None:
         """Send a value as JSON."""
