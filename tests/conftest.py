@@ -12,6 +12,7 @@ import socket
 import tempfile
 import time
 from collections.abc import AsyncIterator, Generator, Iterator
+from pathlib import Path
 from typing import Any, Final
 
 import hypothesis
@@ -42,6 +43,7 @@ def pytest_sessionstart(session: pytest.Session) -> None:
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
+    gc.unfreeze()  # pytest collects once more, and reports what it finds
     shutil.rmtree(session.config.stash[_HOME], ignore_errors=True)
 
 
@@ -98,8 +100,20 @@ def _judge_skip(report: pytest.TestReport | pytest.CollectReport, *, strict: boo
 # --- nothing is left behind -------------------------------------------------------------------------------------
 
 
-def pytest_collection_finish() -> None:
-    """Whatever exists before the first test is kept out of the collections after each test: that makes them cheap."""
+_FOLDER: Final = pytest.StashKey[Path]()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item) -> None:
+    """What exists before a test is kept out of the collections after it: they look at what it made, so they are cheap.
+
+    What has outlived its test is looked at again when the tests of its folder are done: nothing is forgotten.
+    """
+    if not item.get_closest_marker("asyncio"):
+        return
+    if item.config.stash.get(_FOLDER, None) != item.path.parent:
+        item.config.stash[_FOLDER] = item.path.parent
+        gc.unfreeze()
     gc.collect()
     gc.freeze()
 

@@ -165,3 +165,44 @@ def test_nothing_of_the_machine_gets_into_a_test(house: House, monkeypatch: pyte
         """
     )
     assert said == {"test_environment": "passed"}
+
+
+OUTLIVES = """
+import gc, warnings
+
+class Unclosed:
+    def __init__(self):
+        self.itself = self
+
+    def __del__(self):
+        warnings.warn("unclosed and dropped", ResourceWarning)
+
+kept = []
+
+async def test_that_leaves_one_in_the_module():
+    kept.append(Unclosed())
+
+async def test_that_drops_it():
+    kept.clear()
+"""
+
+LOOKS = """
+import gc
+
+LARGE = [[] for _ in range(100_000)]
+
+async def test_collects_little():
+    assert len(gc.get_objects()) < 50_000
+"""
+
+
+def test_what_outlived_its_test_is_seen_when_it_is_dropped(house: House) -> None:
+    said = house.run(
+        **{"one/test_outlives": OUTLIVES, "two/test_tidy": "async def test_of_another_folder():\n    pass"}
+    )
+    assert "ResourceWarning: unclosed and dropped" in said.pop("test_of_another_folder")
+    assert said == {"test_that_leaves_one_in_the_module": "passed", "test_that_drops_it": "passed"}
+
+
+def test_a_collection_after_a_test_looks_at_what_the_test_made(house: House) -> None:
+    assert house.run(test_looks=LOOKS) == {"test_collects_little": "passed"}
