@@ -192,10 +192,10 @@ async def test_a_body_that_does_not_fit_is_told_in_the_protocols_shape(body: byt
 async def test_an_agent_of_the_same_protocol_gets_its_fields() -> None:
     agent = ScriptedAgent("x")
     agent.protocol = "openai_chat"
-    body = {"model": "a", "messages": HI, "n": 2, "user": "u"}
+    body = {"model": "a", "messages": HI, "n": 1, "user": "u"}
     async with serving({"a": agent}) as served:
         assert (await served.post("/v1/chat/completions", body)).status_code == 200
-    assert agent.requests[0].extra == {"n": 2, "user": "u"}
+    assert agent.requests[0].extra == {"n": 1, "user": "u"}
 
 
 async def test_models_are_the_agents() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeAlias
 
 import msgspec
 
@@ -24,8 +24,22 @@ __all__ = [
     "Submitted",
     "TaskBody",
     "TasksBody",
+    "TimeoutsBody",
     "TokenBody",
 ]
+
+
+_Seconds: TypeAlias = Annotated[float, msgspec.Meta(gt=0)]
+
+
+class TimeoutsBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Time limits in seconds; one that is null, or is not there, stays as the server has it."""
+
+    queue: _Seconds | None = None
+    connect: _Seconds | None = None
+    first_content: _Seconds | None = None
+    between_content: _Seconds | None = None
+    total: _Seconds | None = None
 
 
 class TaskBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -44,7 +58,7 @@ class TaskBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     depends_on: list[str] = []
     priority: int = 0
     on_failure: Literal["skip", "run"] = "skip"
-    timeouts: Timeouts | None = None
+    timeouts: TimeoutsBody | None = None
     schema: dict[str, Any] | None = None
     ask_again: Annotated[int, msgspec.Meta(ge=0, le=10)] | None = None
     options: dict[str, Any] = {}
@@ -74,7 +88,7 @@ class TaskBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             depends_on=tuple(self.depends_on),
             priority=self.priority,
             on_failure=self.on_failure,
-            timeouts=self.timeouts,
+            timeouts=None if self.timeouts is None else Timeouts(**msgspec.structs.asdict(self.timeouts)),
             schema=self.schema,
             ask_again=ask_again,
             options=self.options,

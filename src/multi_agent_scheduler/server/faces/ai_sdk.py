@@ -9,7 +9,7 @@ Which chat a stream belongs to is said by the id of its task, so that it is know
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any, Final
 from urllib.parse import quote, unquote
@@ -28,13 +28,14 @@ from ..face import Answer, Asked, Face, Headers, Renderer
 from ..problem import Problem
 from ..routing import Route
 from .failure import failure_of, headers_of, sentence, status_of
-from .spoken import Wire, answering, json_object
+from .spoken import Wire, answering, check_count, json_object
 
-__all__ = ["FACE", "ROUTES"]
+__all__ = ["FACE", "ROUTES", "check_settings"]
 
 _json: Final = msgspec.json.Encoder().encode
 _PREFIX: Final = "ai-sdk/"
 _LONGEST_ID: Final = 200
+_SERVERS_OWN: Final = ("apiKey", "api_key", "baseURL", "base_url", "headers")
 _TEXT: Final = b"text/plain; charset=utf-8"
 
 
@@ -48,7 +49,9 @@ class AISDK(Face):
     headers: Headers = ai_sdk.HEADERS
 
     def parse(self, body: bytes) -> Asked:
-        chat = ai_sdk.parse_request(json_object(body))
+        fields = json_object(body)
+        check_settings(fields)
+        chat = ai_sdk.parse_request(fields)
         for name, value in (("id", chat.chat_id), ("the last message's id", chat.continues)):
             if value is not None and not 0 < len(value) <= _LONGEST_ID:
                 raise InvalidRequest(f"{name} must have 1 to {_LONGEST_ID} characters")
@@ -77,6 +80,17 @@ class AISDK(Face):
 
 
 FACE: Final = AISDK()
+
+
+def check_settings(fields: Mapping[str, Any]) -> None:
+    """Raise InvalidRequest for settings of the SDK's that this server keeps to itself.
+
+    What else a page sends that has no meaning here is left out.
+    """
+    check_count(fields.get("n"))
+    for name in _SERVERS_OWN:
+        if fields.get(name) is not None:
+            raise InvalidRequest(f"{name}: where a model is asked, and with which key, is for the server to say")
 
 
 def _task_id(chat_id: str, continues: str | None) -> str:

@@ -25,7 +25,7 @@ from ..exchange import Exchange, decoded
 from ..face import Asked, Renderer
 from ..routing import Route
 from ..schemas import check_size
-from .ai_sdk import AISDK
+from .ai_sdk import AISDK, check_settings
 from .failure import failure_of
 
 __all__ = ["FACE", "ROUTES"]
@@ -85,7 +85,10 @@ class AISDKObject(AISDK):
     headers = ()
 
     def parse(self, body: bytes) -> Asked:
-        request = ai_sdk.parse_object(decoded(body, object))
+        fields = decoded(body, object)
+        if isinstance(fields, dict):
+            check_settings(fields)
+        request = ai_sdk.parse_object(fields)
         if request.schema is not None:
             check_size(request.schema)
         return Asked(request=request, model=request.model or "", streaming=True)

@@ -15,7 +15,7 @@ from ...wire import openai_chat
 from ..face import Asked, Renderer
 from ..routing import Route
 from .openai_error import error_object
-from .spoken import Spoken, Wire, json_object
+from .spoken import Spoken, Wire, check_count, json_object
 
 __all__ = ["FACE", "ROUTES"]
 
@@ -41,6 +41,7 @@ class Chat(Spoken):
 
     def parse(self, body: bytes) -> Asked:
         fields = json_object(body)
+        check_count(fields.get("n"))
         request, streaming = openai_chat.parse_request(fields)
         return self.asked(request, streaming, options=openai_chat.wants_usage(fields))
 

@@ -20,7 +20,7 @@ from ..problem import Problem
 from ..schemas import check_size
 from .failure import failure_of, headers_of, status_of
 
-__all__ = ["Spoken", "Wire", "answering", "json_object"]
+__all__ = ["Spoken", "Wire", "answering", "check_count", "json_object"]
 
 _json: Final = msgspec.json.Encoder().encode
 
@@ -111,6 +111,12 @@ def answering(exchange: Exchange, stream: StreamInfo) -> str:
     if not isinstance(first, CallStarted):
         return ""
     return first.agent if first.model is None else f"{first.agent}/{first.model}"
+
+
+def check_count(count: Any) -> None:
+    """Raise InvalidRequest for ``n``, how many answers are wanted, if that is not one."""
+    if count is not None and (isinstance(count, bool) or count != 1):
+        raise InvalidRequest("n must be 1: a request gets one answer; ask again for another")
 
 
 def json_object(body: bytes) -> dict[str, Any]:
