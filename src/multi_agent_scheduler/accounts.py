@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
 from .agents import models
@@ -35,6 +35,7 @@ class Ledger:
                     raise InvalidOption(f"{name}[{key!r}] must be {kind.__name__}(...), not {value!r}")
         self._prices = dict(prices or {})
         self._accounts = {owner: Account(f"owner {owner!r}", budget) for owner, budget in (budgets or {}).items()}
+        self._meter: Callable[[str], Account | None] | None = None
         self._recalled: dict[str, asyncio.Task[None]] = {}
 
     def price_of(self, model: str | None) -> Price | None:
@@ -44,6 +45,14 @@ class Ledger:
     def account(self, owner: str) -> Account | None:
         """The account of an owner that has a budget."""
         return self._accounts.get(owner)
+
+    def meter(self, owner: str) -> Account | None:
+        """What counts one more stream of this owner; None if nobody does."""
+        return None if self._meter is None else self._meter(owner)
+
+    def set_meter(self, meter: Callable[[str], Account | None]) -> None:
+        """From now on each stream is also charged, while it runs, to an account that ``meter`` makes for its owner."""
+        self._meter = meter
 
     def set_budget(self, owner: str, budget: Budget) -> None:
         """From now on the owner has this budget; one that it had before is replaced, and what was used of it counts."""

@@ -169,7 +169,8 @@ class Execution(Host):
     def _accounts(self, task: Task, terms: Terms, plan: Account | None) -> list[Account]:
         """Those that pay for a task."""
         own = None if task.budget is None else Account(f"task {task.id!r}", task.budget)
-        return [account for account in (own, plan, self._ledger.account(terms.owner)) if account is not None]
+        owners = (self._ledger.account(terms.owner), self._ledger.meter(terms.owner))
+        return [account for account in (own, plan, *owners) if account is not None]
 
     def _check_budgets(self, task: Task, agent_name: str, accounts: Sequence[Account]) -> None:
         if any(account.budget.cost is not None for account in accounts):

@@ -26,7 +26,7 @@ from .reading import Reading, Snapshot
 from .records import Record
 from .roster import Roster
 from .runner import Run
-from .scheduling.budget import Price
+from .scheduling.budget import Account, Price
 from .scheduling.limits import Limits
 from .store import opened
 from .store.base import Log, Store
@@ -329,6 +329,10 @@ class MultiAgentScheduler(ObjectTasks):
     def set_budget(self, owner: str, budget: Budget) -> None:
         """Give an owner a budget, or another one; what its streams have used counts against it."""
         self._ledger.set_budget(owner, budget)
+
+    def set_meter(self, meter: Callable[[str], Account | None]) -> None:
+        """Charge each stream, while it runs, also to an account that ``meter`` makes for its owner, or to none."""
+        self._ledger.set_meter(meter)
 
     def open_streams(self, owner: str = "") -> int:
         """How many streams of an owner this process runs, or has accepted to run."""

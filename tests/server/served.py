@@ -79,7 +79,7 @@ async def serving(
     bus, metrics = EventBus(), Metrics()
     settings = settings or Settings(access_log=False)
     async with MultiAgentScheduler(agents, store=store, event_bus=bus, metrics=metrics, **options) as scheduler:
-        app = make_app(scheduler, settings=settings, keys=keys, metrics=metrics, event_bus=bus)
+        app = make_app(scheduler, settings=settings, keys=keys, metrics=metrics)
         process = Process(app, bound("127.0.0.1", 0))
         running = asyncio.create_task(process.run())
         await process.started()

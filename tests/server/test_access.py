@@ -167,13 +167,84 @@ async def test_a_revoked_key_works_no_more(tmp_path: Path) -> None:
         stream = (await served.submit(task(), headers=first))["a"]
         url = (await served.http.post(f"/v1/streams/{stream}/token", headers=first)).json()["url"]
         assert (await served.http.get(url)).status_code == 200
-        async with websockets.connect(served.url.replace("http", "ws") + "/v1/ws", additional_headers=first) as socket:
-            Keys(tmp_path / "keys").revoke("first")
-            await socket.send(msgspec.json.encode({"type": "submit", "tasks": [task()]}).decode())
-            assert msgspec.json.decode(await socket.recv())["status"] == 401
+        Keys(tmp_path / "keys").revoke("first")
         assert (await served.http.get("/v1/agents", headers=first)).status_code == 401
         assert (await served.http.get("/v1/agents", headers=second)).status_code == 200
         assert (await served.http.get(url)).status_code == 401
+
+
+SOCKETS = [
+    ("/v1/ws", {"type": "submit", "tasks": [task()]}),
+    ("/v1/ws", {"type": "subscribe", "stream_id": "STREAM"}),
+    ("/v1/ws", {"type": "cancel", "stream_id": "STREAM"}),
+    ("/v1/ws", {"type": "ping"}),
+    ("/stream", "hello"),
+]
+
+
+@pytest.mark.parametrize(("path", "message"), SOCKETS)
+async def test_a_revoked_key_is_not_heard_on_a_socket_that_is_open(path: str, message: Any, tmp_path: Path) -> None:
+    agent = ScriptedAgent("x", asyncio.Event())
+    async with with_keys(tmp_path, {"a": agent}) as (served, first, second):
+        stream = (await served.submit(task(), headers=first))["a"]
+        await eventually(lambda: agent.running)
+        said = message if path == "/stream" else msgspec.json.encode(message).decode().replace("STREAM", stream)
+        url = served.url.replace("http", "ws") + path
+        async with (
+            websockets.connect(url, additional_headers=first) as socket,
+            websockets.connect(url, additional_headers=second) as other,
+        ):
+            Keys(tmp_path / "keys").revoke("first")
+            await socket.send(said)
+            with pytest.raises(websockets.ConnectionClosedError) as closed:
+                await socket.recv()
+            assert closed.value.rcvd is not None
+            assert (closed.value.rcvd.code, closed.value.rcvd.reason) == (1008, "this key was revoked")
+            await other.send(msgspec.json.encode({"type": "ping"}).decode())
+            assert await other.recv()
+        await eventually(lambda: agent.running == 1)
+        assert served.scheduler.find(stream).state == "running"
+        await eventually(lambda: not served.app.sockets)
+
+
+@pytest.mark.parametrize("opened", ["a key", "a token"])
+async def test_who_only_listens_with_a_revoked_key_is_let_go_of(opened: str, tmp_path: Path) -> None:
+    settings = Settings(access_log=False, heartbeat=0.02)
+    async with with_keys(tmp_path, {"a": ScriptedAgent("x", asyncio.Event())}, settings=settings) as (served, first, _):
+        stream = (await served.submit(task(), headers=first))["a"]
+        url, headers = f"/v1/streams/{stream}", {"accept": "text/event-stream"}
+        if opened == "a token":
+            url = (await served.http.post(f"{url}/token", headers=first)).json()["url"]
+        else:
+            headers |= first
+        chat = {"model": "a", "messages": [{"role": "user", "content": "x"}], "stream": True}
+        async with (
+            served.http.stream("GET", url, headers=headers) as events,
+            served.http.stream("POST", "/v1/chat/completions", json=chat, headers=first) as answer,
+            websockets.connect(served.url.replace("http", "ws") + "/v1/ws", additional_headers=first) as socket,
+        ):
+            Keys(tmp_path / "keys").revoke("first")
+            assert "end" not in [event.type for event in events_of(await events.aread())]
+            assert "this key was revoked" in (await answer.aread()).decode()
+            with pytest.raises(websockets.ConnectionClosedError) as closed:
+                await socket.recv()
+            assert closed.value.rcvd is not None
+            assert closed.value.rcvd.code == 1008
+        assert served.scheduler.find(stream).state == "running"  # it is for its owner, or for mas serve, to stop it
+
+
+async def test_changed_limits_hold_for_sockets_that_are_open(tmp_path: Path) -> None:
+    async with with_keys(tmp_path, {"a": ScriptedAgent("x")}) as (served, first, _):
+        url, path = served.url.replace("http", "ws") + "/v1/ws", tmp_path / "keys"
+        async with websockets.connect(url, additional_headers=first) as socket:
+            for number, status in ((None, 202), (1, 202), (1, 429), (3, 202), (None, 202)):
+                file = msgspec.json.decode(path.read_bytes())
+                file["keys"][0]["limits"] = {} if number is None else {"requests_per_minute": number}
+                path.with_suffix(".new").write_bytes(msgspec.json.encode(file))
+                path.with_suffix(".new").rename(path)
+                await socket.send(msgspec.json.encode({"type": "submit", "tasks": [task()]}).decode())
+                reply = msgspec.json.decode(await socket.recv())
+                assert reply.get("status", 202) == status, reply
 
 
 async def test_keys_and_tokens_are_in_no_log(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -262,6 +333,31 @@ async def test_tokens_of_a_key_are_limited(tmp_path: Path) -> None:
         assert "100 tokens" in over.json()["detail"]
         assert over.headers["ratelimit-policy"] == '"tokens";q=100;w=60'
         assert (await served.post("/v1/tasks", {"tasks": [task()]}, headers=second)).status_code == 202
+
+
+async def test_tokens_count_while_they_stream(tmp_path: Path) -> None:
+    said, more = asyncio.Event(), asyncio.Event()
+    agent = ScriptedAgent("x" * 200, said, "x" * 400, more, Usage(input_tokens=10, output_tokens=60))
+    async with with_keys(tmp_path, {"a": agent}, tokens_per_minute=100) as (served, first, second):
+
+        async def left() -> int:
+            answer = await served.http.get("/v1/agents", headers=first)
+            return int(answer.headers["ratelimit"].split("r=")[1].split(";")[0])
+
+        stream = (await served.submit(task(), headers=first))["a"]
+        while (known := await left()) == 100:
+            pass
+        assert known <= 50  # a token for four characters, and those of the prompt
+        said.set()
+        while await left():
+            pass
+        refused = await served.post("/v1/tasks", {"tasks": [task()]}, headers=first)
+        assert (refused.status_code, refused.json()["code"]) == (429, "rate_limit_error")
+        assert (await served.post("/v1/tasks", {"tasks": [task()]}, headers=second)).status_code == 202
+        assert served.scheduler.find(stream).state == "running"  # what was begun goes on
+        more.set()
+        await served.events(stream, **first)
+        assert await left() >= 30 - 1  # what the agent reports takes the place of what was thought
 
 
 async def test_streams_of_a_key_are_limited(tmp_path: Path) -> None:

@@ -89,9 +89,7 @@ async def serving(
     metrics, bus = Metrics(), EventBus()
     async with MultiAgentScheduler(agents, store=store, metrics=metrics, event_bus=bus) as scheduler:
         settings = settings or Settings(access_log=False)
-        process = Process(
-            make_app(scheduler, settings=settings, keys=keys, metrics=metrics, event_bus=bus), bound("127.0.0.1", 0)
-        )
+        process = Process(make_app(scheduler, settings=settings, keys=keys, metrics=metrics), bound("127.0.0.1", 0))
         running = asyncio.create_task(process.run())
         try:
             yield Serving(scheduler, process)

@@ -68,18 +68,18 @@ async def _serve(
     said: config.Configuration, agents: Mapping[str, Agent], store: Store, keys: Keys, settings: Settings,
     listener: socket.socket,
 ) -> int:  # fmt: skip
-    bus, metrics = EventBus(), Metrics()
+    metrics = Metrics()
     scheduler = MultiAgentScheduler(
         agents,
         store=store,
-        event_bus=bus,
+        event_bus=EventBus(),
         metrics=metrics,
         max_running=_RUNNING,
         telemetry=Telemetry.from_environment(),
         default_agent=said.default_agent,
         **choice.limited(said, agents),
     )
-    app = make_app(scheduler, settings=settings, keys=keys, metrics=metrics, event_bus=bus)
+    app = make_app(scheduler, settings=settings, keys=keys, metrics=metrics)
     process, loop = Process(app, listener), asyncio.get_running_loop()
     patience = asyncio.timeout(None)
 

@@ -92,6 +92,12 @@ class Account:
                 f"known: give its price, or a budget of tokens"
             )
 
+    def charge(self, tokens: int, cost: float, unpriced: int) -> None:
+        """So much more was used; less, where an estimate was too high."""
+        self.tokens += tokens
+        self.cost += cost
+        self.unpriced += unpriced
+
     @property
     def tokens_left(self) -> int | None:
         """Tokens that may still be used, never below 0; None without a limit."""
@@ -219,9 +225,7 @@ class Spending:
         call.tokens, call.cost = tokens, dollars
         self.tokens += more
         for account in self._accounts:
-            account.tokens += more
-            account.cost += dearer
-            account.unpriced += unpriced
+            account.charge(more, dearer, unpriced)
 
 
 def _amount(value: object) -> bool:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ..events import EventBus, get_event_bus
 from ..metrics import Metrics, get_metrics
 from .app import Server
 from .keys import Keys
@@ -22,18 +21,11 @@ def make_app(
     settings: Settings | None = None,
     keys: Keys | None = None,
     metrics: Metrics | None = None,
-    event_bus: EventBus | None = None,
 ) -> Server:
     """An ASGI application over a scheduler.
 
     The scheduler stays its maker's, to be closed after the application's lifespan. ``keys`` None is a server without
-    keys: it answers whoever calls it by a name of ``settings.hosts``. ``metrics`` and ``event_bus`` are those that the
+    keys: it answers whoever calls it by a name of ``settings.hosts``. ``metrics`` are those that the
     scheduler has, where it was given any.
     """
-    return Server(
-        scheduler,
-        settings or Settings(),
-        keys or Keys(None),
-        metrics=metrics or get_metrics(),
-        bus=event_bus or get_event_bus(),
-    )
+    return Server(scheduler, settings or Settings(), keys or Keys(None), metrics=metrics or get_metrics())

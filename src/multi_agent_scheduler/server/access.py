@@ -18,10 +18,10 @@ from . import tokens
 from .face import Headers
 from .keys import Key, KeyLimits, Keys
 from .problem import Problem
-from .quota import Quota
+from .quota import Meter, Quota
 from .settings import Settings
 
-__all__ = ["NOBODY", "Access", "Caller"]
+__all__ = ["NOBODY", "REVOKED", "Access", "Caller"]
 
 _SAFE: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 _CHALLENGE: Final = ((b"www-authenticate", b"Bearer"),)
@@ -30,13 +30,18 @@ _CHALLENGE: Final = ((b"www-authenticate", b"Bearer"),)
 class Caller:
     """Who asks: ``owner`` is whose streams there are for them. ``quota`` counts what their key uses."""
 
-    __slots__ = ("key", "owner", "quota")
+    __slots__ = ("checked", "key", "owner", "quota")
 
     def __init__(self, owner: str, quota: Quota, key: Key | None = None) -> None:
         self.owner = owner
         self.quota = quota
         self.key = key
+        self.checked = -1
+        """The state of the keys (:attr:`~.keys.Keys.changes`) by which they were let in."""
 
+
+REVOKED: Final = Problem(401, "this key was revoked")
+"""What is told to those who are here when that happens."""
 
 NOBODY: Final = Caller("", Quota(KeyLimits()))
 """Who has not said who they are, on a route that does not ask."""
@@ -81,12 +86,32 @@ class Access:
         expiry = int(self._clock()) + seconds
         return tokens.token(self._keys.secret, stream_id, owner, expiry), expiry
 
-    def used(self, owner: str, count: int) -> None:
-        """A stream of this owner has used so many tokens: they count for each of the owner's keys."""
-        now = asyncio.get_running_loop().time()
-        for key in self._keys.all():
-            if key.owner == owner and key.limits.tokens_per_minute is not None:
-                self._quota(key).used(count, now)
+    def meter(self, owner: str) -> Meter | None:
+        """What counts the tokens of a stream of this owner, for each of the owner's keys that may not use any number;
+        None if there is no such key."""
+        quotas = [
+            self._quota(key)
+            for key in self._keys.all()
+            if key.owner == owner and key.limits.tokens_per_minute is not None
+        ]
+        return Meter(owner, quotas, asyncio.get_running_loop().time) if quotas else None
+
+    def stands(self, caller: Caller) -> bool:
+        """Whether a caller who was admitted may still be here: the key was not revoked, and there is one if one is
+        needed. Its limits are from now on those that it has now."""
+        keys = self._keys
+        if caller.checked == keys.changes:
+            return True
+        if caller.key is None:  # with a token, or before there were keys
+            stands = not keys.required or any(key.owner == caller.owner for key in keys.all())
+        else:
+            found = keys.current(caller.key)
+            if stands := found is not None:
+                caller.key = found
+                caller.quota.hold_to(found.limits)
+        if stands:
+            caller.checked = keys.changes
+        return stands
 
     def _quota(self, key: Key) -> Quota:
         quota = self._quotas.get(key.digest)
@@ -94,6 +119,7 @@ class Access:
             known = {key.digest for key in self._keys.all()}
             self._quotas = {digest: quota for digest, quota in self._quotas.items() if digest in known}
             quota = self._quotas[key.digest] = Quota(key.limits)
+        quota.hold_to(key.limits)
         return quota
 
     def _quota_of_owner(self, owner: str) -> Quota:

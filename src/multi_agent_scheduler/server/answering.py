@@ -104,7 +104,7 @@ async def relayed(
 async def _read(exchange: Exchange, relay: Relay) -> None:
     server, quota = exchange.server, exchange.caller.quota
     exchange.answered = True
-    server.enter(relay)
+    server.enter(relay, exchange.caller)
     quota.reading += 1
     try:
         relay.start()

@@ -12,10 +12,9 @@ from typing import TYPE_CHECKING, Any, Final
 from weakref import WeakValueDictionary
 
 from ..errors import ErrorInfo, SchedulerError, UnknownAgent
-from ..events import STREAM_CANCELLED, STREAM_COMPLETED, STREAM_FAILED, Event, EventBus
 from ..metrics import Metrics
 from . import access_log, faces, native, openapi, sockets, watching
-from .access import Access
+from .access import REVOKED, Access, Caller
 from .answering import add_headers
 from .attendance import Attendance
 from .exchange import Exchange
@@ -44,9 +43,7 @@ Receive = Callable[[], Awaitable[Message]]
 class Server:
     """An ASGI application over one scheduler, and all that its handlers share."""
 
-    def __init__(
-        self, scheduler: MultiAgentScheduler, settings: Settings, keys: Keys, *, metrics: Metrics, bus: EventBus
-    ) -> None:
+    def __init__(self, scheduler: MultiAgentScheduler, settings: Settings, keys: Keys, *, metrics: Metrics) -> None:
         self.scheduler = scheduler
         self.settings = settings
         self.keys = keys
@@ -54,14 +51,15 @@ class Server:
         self.metrics = metrics
         self.router = Router(ROUTES)
         self.renderings = Renderings()
-        self.relays: set[Relay] = set()
-        """Everybody who reads a stream now."""
+        self.relays: dict[Relay, Caller] = {}
+        """Everybody who reads a stream now, and as whom."""
+        self.sockets: dict[asyncio.Timeout, Caller] = {}
+        """What ends the WebSockets that are open, and whose they are."""
         self.waiting: set[asyncio.Future[Any]] = set()
         """The ends of streams that whole answers wait for."""
         self.attendance = Attendance(self._cancel)
         self.draining = False
         """The server is being stopped."""
-        self._bus = bus
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._cancelling: set[asyncio.Task[Any]] = set()
         self._beating: asyncio.TimerHandle | None = None
@@ -107,17 +105,21 @@ class Server:
             lock = self._locks[name] = asyncio.Lock()
         return lock
 
-    def enter(self, relay: Relay) -> None:
+    def enter(self, relay: Relay, caller: Caller) -> None:
         """One more reads a stream: until it leaves, silence is filled with heartbeats. One timer serves all."""
-        self.relays.add(relay)
+        self.relays[relay] = caller
         self._readers.inc()
-        if self._beating is None:
-            self._beating = asyncio.get_running_loop().call_later(self.settings.heartbeat / 2, self._beat)
+        self.beat_later()
 
     def leave(self, relay: Relay) -> None:
         """It reads no more."""
-        self.relays.discard(relay)
+        self.relays.pop(relay, None)
         self._readers.dec()
+
+    def beat_later(self) -> None:
+        """Look soon at those who are here, and again as long as there are some."""
+        if self._beating is None and (self.relays or self.sockets) and not self.draining:
+            self._beating = asyncio.get_running_loop().call_later(self.settings.heartbeat / 2, self._beat)
 
     async def drain(self) -> None:
         """End every reader: each is told that this is not the end, and can come back with its cursor."""
@@ -218,22 +220,20 @@ class Server:
         await self.scheduler.open()
         if not self._opened:
             self._opened = True
-            for name in (STREAM_COMPLETED, STREAM_FAILED, STREAM_CANCELLED):
-                self._bus.on(name, self._count_tokens)
-
-    def _count_tokens(self, event: Event) -> None:
-        usage = event.data["usage"]
-        if usage is not None and self.keys.required:
-            count = (usage["input_tokens"] or 0) + (usage["output_tokens"] or 0)
-            self.access.used(self.scheduler.find(event.data["stream_id"]).owner, count)
+            self.scheduler.set_meter(self.access.meter)
 
     def _beat(self) -> None:
         self._beating = None
-        now = asyncio.get_running_loop().time()
-        for relay in list(self.relays):
-            relay.beat(now, self.settings.stall_timeout)
-        if self.relays:
-            self._beating = asyncio.get_running_loop().call_later(self.settings.heartbeat / 2, self._beat)
+        now, stands = asyncio.get_running_loop().time(), self.access.stands
+        for relay, caller in list(self.relays.items()):
+            if stands(caller):
+                relay.beat(now, self.settings.stall_timeout)
+            else:
+                relay.break_off(REVOKED.info)
+        for socket, caller in self.sockets.items():
+            if not stands(caller):
+                socket.reschedule(now)
+        self.beat_later()
 
     def _cancel(self, stream_id: str, reason: str) -> None:
         task = asyncio.get_running_loop().create_task(self.scheduler.cancel(stream_id, reason))

@@ -11,7 +11,7 @@ from urllib.parse import parse_qsl
 import msgspec
 
 from ..scheduling.budget import Budget
-from .access import NOBODY
+from .access import NOBODY, REVOKED
 from .face import Answer, Headers
 from .problem import Problem
 from .relay import Direct, Message, Send
@@ -124,10 +124,10 @@ class Exchange:
 
     def spend(self) -> None:
         """Count a request that starts something. Raises Problem 429 if the key may start no more now, and 401 if it was
-        revoked, which on a WebSocket is long after it was checked."""
+        revoked while the request came."""
+        if not self.server.access.stands(self.caller):
+            raise Problem(401, REVOKED.detail)
         key = self.caller.key
-        if key is not None and not self.server.keys.holds(key):
-            raise Problem(401, "this key was revoked")
         if key is not None and key.limits.cost is not None:
             self.server.scheduler.set_budget(key.owner, Budget(cost=key.limits.cost))
         self.caller.quota.take(asyncio.get_running_loop().time())

@@ -73,6 +73,7 @@ class Keys:
         self._by_digest: dict[str, Key] = {}
         self._secret = b""
         self._required = False
+        self._changes = 0
 
     @property
     def required(self) -> bool:
@@ -98,10 +99,16 @@ class Keys:
         found = self._by_digest.get(digest)
         return found if found is not None and hmac.compare_digest(found.digest, digest) else None
 
-    def holds(self, key: Key) -> bool:
-        """Whether this key, which was checked before, was not revoked since."""
+    def current(self, key: Key) -> Key | None:
+        """This key, which was checked before, as it is now; None if it was revoked since."""
         self._refresh()
-        return key.digest in self._by_digest
+        return self._by_digest.get(key.digest)
+
+    @property
+    def changes(self) -> int:
+        """How often the keys were seen to have changed."""
+        self._refresh()
+        return self._changes
 
     def all(self) -> list[Key]:
         """Every key, in the order in which they were made."""
@@ -151,6 +158,7 @@ class Keys:
 
     def _take(self, file: _File | None) -> None:
         keys = None if file is None else file.keys
+        self._changes += 1
         self._by_digest = {key.digest: key for key in keys or ()}
         self._required = self._required or keys is not None
         if file is not None:

@@ -11,7 +11,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, asynccontextmanager
 from functools import partial
 from typing import Any, Final
 
@@ -23,6 +23,7 @@ from ..records import TERMINALS, Record, encode_record
 from ..task import Task
 from ..views.pacing import Pacer
 from . import cursor as cursors
+from .access import REVOKED
 from .answering import check_reading, check_running, pacer_of
 from .conversation import converse
 from .dialogue import Action, Cancel, Dialogue, Follow, Open, Say, Start, Stop, Submit, Subscribe, problem_message
@@ -45,6 +46,7 @@ _FAR_BEHIND: Final = 64 * 1024
 _REPLIES: Final = 64
 """Messages that may wait in the outbox before a client's next message is looked at."""
 _INTERNAL_ERROR: Final = 1011  # RFC 6455, 7.4.1
+_POLICY_VIOLATION: Final = 1008
 _SWITCHED: Final = 101  # RFC 6455, 4.2.2
 _PRUNE: Final = 256
 """Submitted streams that are remembered before those that have ended are looked for."""
@@ -69,9 +71,38 @@ async def connected(exchange: Exchange, receive: Receive) -> None:
     try:
         await exchange.send({"type": "websocket.accept"})
         exchange.status = _SWITCHED
-        await talk(exchange, receive)
+        async with _while_admitted(exchange) as stay:
+            await talk(exchange, partial(_heard, exchange, receive, stay))
     finally:
         connections.dec()
+
+
+@asynccontextmanager
+async def _while_admitted(exchange: Exchange) -> AsyncGenerator[asyncio.Timeout, None]:
+    """End what is done on a socket, and close it, when its key is revoked."""
+    server = exchange.server
+    try:
+        async with asyncio.timeout(None) as stay:
+            server.sockets[stay] = exchange.caller
+            server.beat_later()
+            try:
+                yield stay
+            finally:
+                del server.sockets[stay]
+    except TimeoutError:
+        if not stay.expired():
+            raise
+        await exchange.send({"type": "websocket.close", "code": _POLICY_VIOLATION, "reason": REVOKED.detail})
+
+
+async def _heard(exchange: Exchange, receive: Receive, stay: asyncio.Timeout) -> Message:
+    """The client's next message, if it is still to be heard."""
+    message = await receive()
+    if not exchange.server.access.stands(exchange.caller):
+        loop = asyncio.get_running_loop()
+        stay.reschedule(loop.time())
+        await loop.create_future()  # until that has ended it
+    return message
 
 
 async def _refuse(exchange: Exchange, answer: Answer) -> None:
