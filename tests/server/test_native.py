@@ -307,6 +307,9 @@ async def test_an_idempotency_key_makes_one_of_two_requests() -> None:
         other = await served.post("/v1/tasks", {"tasks": [task(prompt="another")]}, headers=key)
         assert other.status_code == 422
         assert "Idempotency-Key" in other.json()["detail"]
+        same = '{"tasks" : [{"prompt":"hello", "id":"a"}]}'  # written in another way
+        again = await served.http.post("/v1/tasks", content=same, headers={**key, "content-type": "application/json"})
+        assert again.json()["streams"] == first
         assert await served.submit(task(), headers={"idempotency-key": "twice"}) != first
         long = await served.post("/v1/tasks", {"tasks": [task()]}, headers={"idempotency-key": "x" * 256})
         assert long.status_code == 400

@@ -123,6 +123,45 @@ async def test_submit_and_read_on_one_connection() -> None:
     assert [message["seq"] for message in messages] == list(range(1, len(log) + 1))
 
 
+async def test_what_is_submitted_again_with_the_same_key_runs_once() -> None:
+    agent, more = ScriptedAgent("Hello ", gate := asyncio.Event(), "you"), {"idempotency_key": "k"}
+    hi = [{"id": "t", "prompt": "Hi", "agent": "one"}]
+    async with serving({"one": agent}, settings=Settings(access_log=False, grace=0.01)) as server:
+        async with server.talk() as client, server.talk() as other:
+            first = await client.ask(type="submit", tasks=hi, subscribe=True, **more)
+            assert (await client.hear())["to"] == "subscribe"
+            again = await other.ask(type="submit", tasks=hi, **more)
+            assert again["streams"] == first["streams"] and again["plan_id"] == first["plan_id"]
+            changed = await other.ask(type="submit", tasks=[{**hi[0], "prompt": "Ho"}], **more)
+            assert (changed["status"], "Idempotency-Key" in changed["detail"]) == (422, True)
+            for bad in ("", "x" * 256, "a\nb", 1):
+                assert (await other.ask(type="submit", tasks=hi, idempotency_key=bad))["status"] == 400
+            await other.connection.close()
+            await client.say(type="submit", tasks=hi, subscribe=True, **more)  # it is subscribed to already
+            gate.set()
+            log = await client.rest()
+            assert [message["type"] for message in log].count("reply") == 1
+            assert "".join(message["text"] for message in log if message["type"] == "text") == "Hello you"
+        assert len(agent.requests) == 1
+
+
+async def test_the_same_key_names_the_same_over_http_and_another_for_another_owner(tmp_path: Path) -> None:
+    keys = Keys(tmp_path / "keys.json")
+    anna, bert = keys.create("anna"), keys.create("bert")
+    hi, more = [{"id": "t", "prompt": "Hi"}], {"idempotency_key": "k"}
+    async with (
+        serving({"one": ScriptedAgent("x")}, keys=keys) as server,
+        server.talk(additional_headers={"x-api-key": anna}) as client,
+        server.talk(additional_headers={"x-api-key": bert}) as other,
+        httpx.AsyncClient(base_url=f"http://{server.place}", headers={"x-api-key": anna}) as http,
+    ):
+        first = await client.ask(type="submit", tasks=hi, **more)
+        told = await http.post("/v1/tasks", json={"tasks": hi}, headers={"idempotency-key": "k"})
+        assert told.json() == {"plan_id": first["plan_id"], "streams": first["streams"]}
+        another = await other.ask(type="submit", tasks=[{**hi[0], "prompt": "Ho"}], **more)
+        assert another["type"] == "reply" and another["plan_id"] != first["plan_id"]
+
+
 async def test_many_streams_on_one_connection() -> None:
     gates = {name: asyncio.Event() for name in "abc"}
     agents = {name: ScriptedAgent(f"I am {name}", gate, "!") for name, gate in gates.items()}

@@ -31,6 +31,7 @@ __all__ = [
 ]
 
 _Id: TypeAlias = Annotated[str, msgspec.Meta(max_length=128)] | int | None
+_Key: TypeAlias = Annotated[str, msgspec.Meta(min_length=1, max_length=255, pattern="^[^\\x00-\\x1f\\x7f]+$")]
 _Window: TypeAlias = Annotated[int, msgspec.Meta(ge=1, le=100_000)]
 _Pace: TypeAlias = Annotated[str, msgspec.Meta(max_length=40)] | None
 _View: TypeAlias = Literal["records", "object"]
@@ -43,9 +44,11 @@ class _Message(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 
 class Submit(_Message, frozen=True, kw_only=True, tag="submit"):
-    """Start a plan. Unless it is to ``detach``, its tasks are cancelled a while after the socket has gone."""
+    """Start a plan; with an ``idempotency_key`` the same tasks run once, as over HTTP. Unless it is to ``detach``, its
+    tasks are cancelled a while after the socket has gone."""
 
     tasks: list[TaskBody]
+    idempotency_key: _Key | None = None
     subscribe: bool = False
     detach: bool = False
     window: _Window | None = None
@@ -206,6 +209,8 @@ class Dialogue:
         actions: list[Action] = [_reply(message.id, "submit", plan_id=plan_id, streams=streams)]
         if message.subscribe:
             for stream_id in streams.values():
+                if stream_id in self._subscriptions:  # it was submitted here before, with the same key
+                    continue
                 self._subscriptions[stream_id] = None
                 actions.append(
                     Follow(

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import hmac
-from collections.abc import Sequence
 from functools import partial
-from hashlib import sha256
 from typing import Any, Final
 
-from ..errors import StreamExists, StreamNotFound, UnknownAgent
+from ..errors import StreamNotFound, UnknownAgent
 from ..store.core import StreamInfo, StreamState
 from ..task import Task
 from . import cursor as cursors
 from . import tokens
-from .answering import STREAM_HEADERS, check_running, relayed
+from .answering import STREAM_HEADERS, relayed
 from .bodies import (
     AgentBody,
     Agents,
@@ -28,19 +25,19 @@ from .bodies import (
     TokenBody,
 )
 from .events import NativeRenderer, ObjectRenderer
-from .exchange import Exchange, decoded
+from .exchange import Exchange
 from .face import Answer
 from .objects import ObjectStep
 from .problem import Problem
 from .relay import Opening
 from .routing import Field, Route
+from .submitting import submit
 
 __all__ = ["ROUTES"]
 
 _PAGE: Final = 50
 _LARGEST_PAGE: Final = 500
 _STATES: Final[tuple[str, ...]] = ("queued", "running", "completed", "failed", "cancelled", "interrupted", "skipped")
-_KEY_CHARACTERS: Final = 255
 _TOKEN_SECONDS: Final = 300
 _VIEWS: Final = {"records": NativeRenderer, "object": ObjectRenderer}
 
@@ -48,56 +45,14 @@ _VIEWS: Final = {"records": NativeRenderer, "object": ObjectRenderer}
 # --- tasks ------------------------------------------------------------------------------------------------------
 
 
-async def submit(exchange: Exchange) -> None:
-    """``POST /v1/tasks``. With an ``Idempotency-Key`` the same body gets the same answer, and runs once."""
-    data = await exchange.body()
-    tasks = [task.task() for task in decoded(data, TasksBody).tasks]
-    exchange.spend()
-    scheduler, owner = exchange.server.scheduler, exchange.owner
-    said = exchange.header(b"idempotency-key")
+async def start(exchange: Exchange) -> None:
+    """``POST /v1/tasks``. With an ``Idempotency-Key`` the same tasks get the same answer, and run once."""
+    body = await exchange.decoded(TasksBody)
     try:
-        if not said:
-            check_running(exchange, len(tasks))
-            handle = await scheduler.submit_plan(tasks, owner=owner, trace=exchange.trace)
-            answer = Submitted(handle.plan_id, dict(handle.streams))
-        else:
-            answer = _named(exchange, said, data, tasks)
-            await _submit_once(exchange, answer, tasks)
+        answer = await submit(exchange, body.tasks, exchange.header(b"idempotency-key"))
     except UnknownAgent as error:
         raise Problem(400, str(error)) from None
     await exchange.json(answer, 202)
-
-
-def _named(exchange: Exchange, key: str, body: bytes, tasks: Sequence[Task]) -> Submitted:
-    """The ids that follow from key, owner and body: the plan's from the first two, the streams' from all of it."""
-    if len(key) > _KEY_CHARACTERS:
-        raise Problem(400, f"an Idempotency-Key has at most {_KEY_CHARACTERS} characters")
-    secret = exchange.server.keys.secret
-
-    def name(*parts: str) -> str:
-        return hmac.digest(secret, "\n".join(("plan", *parts)).encode(), "sha256").hex()[:32]
-
-    plan_id = name(exchange.owner, key)
-    digest = sha256(body).hexdigest()
-    return Submitted(plan_id, {task.id: name(plan_id, digest, task.id) for task in tasks})
-
-
-async def _submit_once(exchange: Exchange, answer: Submitted, tasks: Sequence[Task]) -> None:
-    """Raises Problem 422 if the key was used for another body."""
-    server, owner = exchange.server, exchange.owner
-    async with server.one_at_a_time(answer.plan_id):
-        known = server.scheduler.streams(owner=owner, plan_id=answer.plan_id)
-        if not known:
-            check_running(exchange, len(tasks))
-            try:
-                await server.scheduler.submit_plan(
-                    tasks, owner=owner, plan_id=answer.plan_id, stream_ids=answer.streams, trace=exchange.trace
-                )
-                return
-            except StreamExists:
-                known = server.scheduler.streams(owner=owner, plan_id=answer.plan_id)
-        if not {info.stream_id for info in known} <= set(answer.streams.values()):
-            raise Problem(422, "this Idempotency-Key was used for another request: use a new key for a new request")
 
 
 # --- one stream -------------------------------------------------------------------------------------------------
@@ -252,9 +207,9 @@ _STREAM: Final = "/v1/streams/{stream_id}"
 
 ROUTES: Final = (
     Route(
-        method="POST", path="/v1/tasks", handler=submit, body=TasksBody, answers={202: Submitted},
+        method="POST", path="/v1/tasks", handler=start, body=TasksBody, answers={202: Submitted},
         summary="Start tasks. They go on whether anybody reads them or not.",
-        headers={"Idempotency-Key": "the same key and body get the same answer, and run once"},
+        headers={"Idempotency-Key": "the same key and tasks get the same answer, and run once"},
     ),
     Route(
         method="GET", path="/v1/streams", handler=streams, answers={200: StreamPage},

@@ -34,6 +34,7 @@ from .problem import Problem, problem_of
 from .relay import Message, Send
 from .rendering import Reader, Rendering
 from .routing import native_problem
+from .submitting import submit
 
 __all__ = ["connected"]
 
@@ -336,17 +337,13 @@ class _Connection:
         return self._dialogue.refused(asked_as, problem, stream_id)
 
     async def _submit(self, message: Submit) -> Sequence[Action]:
-        tasks = [body.task() for body in message.tasks]
-        exchange = self._exchange
-        exchange.spend()
-        check_running(exchange, len(tasks))
-        handle = await self._server.scheduler.submit_plan(tasks, owner=exchange.owner, trace=exchange.trace)
+        answer = await submit(self._exchange, message.tasks, message.idempotency_key or "")
         if not message.detach:
             self._prune()
-            for stream_id in handle.streams.values():
+            for stream_id in set(answer.streams.values()) - self._submitted:
                 self._submitted.add(stream_id)
                 self._server.attendance.enter(stream_id)
-        return self._dialogue.submitted(message, handle.plan_id, handle.streams)
+        return self._dialogue.submitted(message, answer.plan_id, answer.streams)
 
     async def _subscribe(self, message: Subscribe) -> Sequence[Action]:
         server, exchange, stream_id = self._server, self._exchange, message.stream_id
