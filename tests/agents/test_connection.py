@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from multi_agent_scheduler.agents.connection import READ_SIZE, BadResponse, ConnectError, Connection, Cut, Origin
+from multi_agent_scheduler.agents.moderation import Moderation
 from multi_agent_scheduler.agents.pool import Pool, pool
 
 from .server import LAST, Peer, Provider, Step, answer, chunk, cut, eventually, flood, head, reset
@@ -45,10 +46,11 @@ class FakeTransport(asyncio.Transport):
 class Wire:
     """A connection without a socket: what the server says is put straight into it."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, moderation: Moderation | None = None) -> None:
         self.buffer = memoryview(bytearray(READ_SIZE))
         self.transport = FakeTransport()
-        self.connection = Connection(loop, self.buffer)
+        self.moderation: Any = moderation or Moderation(loop)
+        self.connection = Connection(loop, self.buffer, self.moderation)
         self.connection.connection_made(self.transport)
 
     def say(self, data: bytes) -> None:
@@ -176,6 +178,80 @@ def test_a_connection_that_closes_without_a_word_says_so(wire: Wire) -> None:
     wire.end()
     with pytest.raises(ConnectError, match=r"^the server closed the connection without an answer$"):
         wire.connection.take()
+
+
+# --- small pieces that wait -------------------------------------------------------------------------------------------
+
+
+class Busy(Moderation):
+    """A busy loop's: small pieces wait until ``ring``."""
+
+    def __init__(self) -> None:
+        self.waiting: list[Callable[[], None]] = []
+
+    def hold(self, wake: Callable[[], None]) -> bool:
+        self.waiting.append(wake)
+        return True
+
+    def ring(self) -> None:
+        while self.waiting:
+            self.waiting.pop()()
+
+
+@pytest.fixture
+def busy(event_loop_for_wire: asyncio.AbstractEventLoop) -> Wire:
+    """A connection of a busy loop whose answer has begun, and whose reader has had some of it."""
+    wire = Wire(event_loop_for_wire, Busy())
+    wire.say(head() + chunk(b"data: one\n\n"))
+    assert wire.connection.take() == b"data: one\n\n"
+    wire.connection.patient = True
+    return wire
+
+
+def test_small_pieces_go_on_together_while_the_loop_is_busy(busy: Wire) -> None:
+    arrival = busy.connection.arrival()
+    for _ in range(3):
+        busy.say(chunk(b"data: two\n\n"))
+        assert not arrival.done()
+    busy.moderation.ring()
+    assert arrival.done()
+    assert busy.connection.take() == b"data: two\n\n" * 3
+
+
+def test_the_beginning_of_an_answer_does_not_wait(busy: Wire) -> None:
+    busy.connection.patient = False
+    arrival = busy.connection.arrival()
+    busy.say(chunk(b"data: two\n\n"))
+    assert arrival.done()
+
+
+@pytest.mark.parametrize("last", [b"0\r\n\r\n", chunk(b"a" * 5000)], ids=["its end", "much at once"])
+def test_what_need_not_wait_takes_along_what_does(busy: Wire, last: bytes) -> None:
+    arrival = busy.connection.arrival()
+    busy.say(chunk(b"data: two\n\n"))
+    assert not arrival.done()
+    busy.say(last)
+    assert arrival.done()
+    assert (busy.connection.take() or b"").startswith(b"data: two\n\n")
+
+
+def test_a_cut_does_not_wait(busy: Wire) -> None:
+    arrival = busy.connection.arrival()
+    busy.say(chunk(b"data: two\n\n"))
+    busy.end(ConnectionResetError(104, "Connection reset by peer"))
+    assert arrival.done()
+    body, error = busy.all()
+    assert (body, type(error)) == (b"data: two\n\n", Cut)
+    busy.moderation.ring()
+
+
+def test_a_reader_that_left_is_not_woken(busy: Wire) -> None:
+    arrival = busy.connection.arrival()
+    busy.say(chunk(b"data: two\n\n"))
+    arrival.cancel()
+    busy.connection.close()
+    busy.moderation.ring()
+    assert arrival.cancelled()
 
 
 # --- what is no answer ----------------------------------------------------------------------------------------------

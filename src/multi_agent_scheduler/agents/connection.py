@@ -16,6 +16,8 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
 
+from .moderation import Moderation
+
 if TYPE_CHECKING:
     import ssl
 
@@ -23,6 +25,7 @@ __all__ = ["READ_SIZE", "BadResponse", "ConnectError", "Connection", "Cut", "Ori
 
 READ_SIZE: Final = 64 * 1024  # bytes that are read from a socket at once
 _HEAD_LIMIT: Final = 128 * 1024  # bytes of a head, of trailers, of anything in an answer that is not its body
+_ENOUGH: Final = 4 * 1024  # bytes that do not wait for more, however busy the loop is
 _HIGH_WATER: Final = 256 * 1024  # bytes that wait for the reader before reading from the socket pauses
 
 
@@ -74,7 +77,8 @@ class Connection(asyncio.BufferedProtocol):
 
     :meth:`send` a request, wait for its :meth:`head`, then :meth:`take` what came of the body, waiting for an
     :meth:`arrival` whenever there is nothing yet. An owner may :meth:`close` at any time. ``buffer`` is where reads
-    go; connections of one loop can share one, because each read is taken out of it before the next.
+    go; connections of one loop can share one, because each read is taken out of it before the next. ``moderation`` is
+    the loop's.
     """
 
     __slots__ = (
@@ -89,20 +93,25 @@ class Connection(asyncio.BufferedProtocol):
         "_keep_alive",
         "_loop",
         "_lost",
+        "_moderation",
         "_parser",
         "_paused",
         "_received",
         "_transport",
         "_until_close",
         "_waiter",
+        "_waits",
         "_write_paused",
         "on_body",
         "on_settled",
+        "patient",
         "status",
     )
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, buffer: memoryview) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, buffer: memoryview, moderation: Moderation) -> None:
         self._loop = loop
+        self._moderation = moderation
+        self._waits = False  # what came waits for more
         self._buffer = buffer
         self._transport: asyncio.Transport | None = None
         self._waiter: asyncio.Future[None] | None = None
@@ -127,6 +136,8 @@ class Connection(asyncio.BufferedProtocol):
         self._keep_alive = False
         self._received = False
         self._paused = False
+        self.patient = False
+        """Its reader can wait a little for more: it has had the beginning of the answer."""
         self.status = 0
 
     def _renew(self) -> None:
@@ -168,8 +179,20 @@ class Connection(asyncio.BufferedProtocol):
                 where = "the framing of the answer" if self._head_done else "the head of the answer"
                 self._break(BadResponse(f"{where} passed {_HEAD_LIMIT} bytes"))
                 return
-        if self._head_done:
+        if self._head_done and not self._waits_for_more():
             self._wake()
+
+    def _waits_for_more(self) -> bool:
+        """Whether a small piece is given out with those behind it, because the loop is busy."""
+        if self._complete or self._held >= _ENOUGH or not self.patient:
+            return False
+        if not self._waits and self._waiter is not None:
+            self._waits = self._moderation.hold(self._waited)
+        return self._waits
+
+    def _waited(self) -> None:
+        self._waits = False
+        self._wake()
 
     def eof_received(self) -> bool:
         self._ended(None)

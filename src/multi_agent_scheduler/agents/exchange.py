@@ -209,6 +209,8 @@ class HttpSource(Source):
             self._pieces = self._plain(data)
             return self._decompressed()
         records = decoder.feed(data) if data else decoder.close()
+        if records:
+            connection.patient = True
         if decoder.done:
             self._scrub(records)
         return records

@@ -9,11 +9,12 @@ import asyncio
 import os
 import re
 import socket
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from typing import Any, Final
 from weakref import WeakSet
 
 from .connection import READ_SIZE, BadResponse, ConnectError, Connection, Cut, Origin, Untrusted
+from .moderation import Moderation
 
 __all__ = ["Pool", "close_for", "pool"]
 
@@ -29,6 +30,7 @@ class Pool:
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
         self._buffer = memoryview(bytearray(READ_SIZE))
+        self._moderation = Moderation(loop)
         self._idle: dict[Origin, list[tuple[float, Connection]]] = {}
         self._busy: set[Connection] = set()
         self._sweeper: asyncio.TimerHandle | None = None
@@ -65,7 +67,7 @@ class Pool:
 
     async def connect(self, origin: Origin) -> Connection:
         """A new connection to ``origin``. Raises :class:`ConnectError`."""
-        connection = await _connected(self.loop, self._buffer, origin)
+        connection = await _connected(lambda: Connection(self.loop, self._buffer, self._moderation), origin)
         self._busy.add(connection)
         return connection
 
@@ -102,6 +104,7 @@ class Pool:
         if self._sweeper is not None:
             self._sweeper.cancel()
             self._sweeper = None
+        self._moderation.close()
         for connection in connections:
             connection.on_settled = None
             connection.close()
@@ -173,7 +176,8 @@ async def _closing(pool: Pool) -> AsyncGenerator[None, None]:
 # --- connecting -----------------------------------------------------------------------------------------------------
 
 
-async def _connected(loop: asyncio.AbstractEventLoop, buffer: memoryview, origin: Origin) -> Connection:
+async def _connected(make: Callable[[], Connection], origin: Origin) -> Connection:
+    loop = asyncio.get_running_loop()
     host, port = (origin.proxy.host, origin.proxy.port) if origin.proxy else (origin.host, origin.port)
     options: dict[str, Any] = {}
     if isinstance(loop, asyncio.BaseEventLoop) and not _is_address(host):
@@ -181,7 +185,7 @@ async def _connected(loop: asyncio.AbstractEventLoop, buffer: memoryview, origin
     if origin.tls is not None and origin.proxy is None:
         options |= {"ssl": origin.tls, "server_hostname": origin.host}
     try:
-        _, connection = await loop.create_connection(lambda: Connection(loop, buffer), host, port, **options)
+        _, connection = await loop.create_connection(make, host, port, **options)
     except OSError as error:  # ssl's errors and getaddrinfo's are OSErrors too
         raise _explained(error, host, port, proxy=origin.proxy is not None) from None
     except (UnicodeError, ValueError) as error:
