@@ -47,6 +47,7 @@ _SHAPES: Final[dict[str, Callable[[int], str]]] = {
     "escapes": lambda size: json.dumps("é\n" * (size // 8)),
     "small numbers": lambda size: "[" + "7," * (size // 2) + "7]",
     "wide object": lambda size: json.dumps({f"name-{number}": number for number in range(size // 20)}),
+    "deep items": lambda size: "[" + ",".join(["[" * 126 + "7" + "]" * 126] * max(1, size // 254)) + "]",
     "100 deep": lambda size: "[" * 100 + '{"a":1},' * (size // 8) + "1" + "]" * 100,
 }
 

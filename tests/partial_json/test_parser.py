@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import pickle
+import sys
 import time
 import tracemalloc
 from collections.abc import Callable
@@ -363,3 +365,27 @@ def test_memory_is_that_of_the_value(shape: str) -> None:
         assert tracemalloc.get_traced_memory()[1] < 3 * len(text)
     finally:
         tracemalloc.stop()
+
+
+@pytest.mark.skipif(sys.version_info >= (3, 14), reason="needs the collector of Python 3.13")
+def test_a_collection_leaves_an_open_document_in_the_order_of_the_text() -> None:
+    """Out of order, its objects are far from each other in memory, and each later collection takes longer."""
+    parser = fed("[" * 10)
+    gc.collect()
+    gc.disable()
+    try:
+        parser.feed(",".join(["[[[1]]]"] * 100) + ",[")
+        gc.collect()
+        order = {id(it): place for place, it in enumerate(gc.get_objects())}
+    finally:
+        gc.enable()
+    value = parser.value
+    for _ in range(9):
+        value = value[0]
+    places = []
+    for item in value[:-1]:
+        while isinstance(item, list):
+            places.append(order[id(item)])
+            item = item[0]
+    assert len(places) == 300
+    assert places == sorted(places)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from math import isinf
+from types import NoneType
 from typing import Any, Final, Literal, NoReturn, TypeAlias
 
 from msgspec import UNSET
@@ -35,6 +36,7 @@ Path: TypeAlias = tuple[str | int, ...]
 Change: TypeAlias = tuple[Path, Any]
 """A path and what came there: text to append to the string there, or else the value that stands there now."""
 
+_AFTER: Final = {list: AFTER_ITEM, dict: AFTER_MEMBER, NoneType: END}  # what follows a value, by what it is in
 _FEW_NAMES: Final = 500
 _MANY_PIECES: Final = 500
 
@@ -60,8 +62,8 @@ class PartialJSON:
 
     __slots__ = (
         "_after", "_chunks", "_container", "_depth", "_expect", "_failure", "_growing", "_held", "_in_string",
-        "_name", "_name_at", "_names", "_naming", "_path", "_pieces", "_position", "_root", "_stack", "_strict",
-        "_string_path", "changes", "completed",
+        "_name", "_name_at", "_names", "_naming", "_outer", "_outer_paths", "_path", "_pieces", "_position", "_root",
+        "_strict", "_string_path", "changes", "completed",
     )  # fmt: skip
 
     def __init__(self, *, duplicates: Literal["last", "error"] = "last", max_depth: int = 128) -> None:
@@ -79,13 +81,15 @@ class PartialJSON:
         self._held = ""  # the end of the last piece: a token that may go on
         self._root: Any = UNSET
         # The innermost open container, where it is, the name that the next value has, what follows a value in it; and
-        # those around it. A container is put into the one around it when it closes.
+        # those around it. A container is put into the one around it when it closes. The list of those around it is
+        # older than they are: if Python's collector met them before what holds them, it would visit all in them twice.
         self._container: dict[str, Any] | list[Any] | None = None
         self._path: Path = ()
         self._name = ""
         self._names: dict[str, str] = {}
         self._after = END
-        self._stack: list[tuple[dict[str, Any] | list[Any] | None, Path, str, int]] = []
+        self._outer: list[dict[str, Any] | list[Any] | None] = []
+        self._outer_paths: list[Path] = []
         # The open string: whether it is a name, where it is, and what has come of it in earlier pieces.
         self._in_string = False
         self._naming = False
@@ -119,16 +123,16 @@ class PartialJSON:
         It is made when it is asked for and stays as it is. Closed parts are shared with later values: do not change
         them.
         """
-        growing = self.growing
-        inner: Any = UNSET if growing is None else growing[1]
-        container, name = self._container, self._name
-        for outer, _, outer_name, _ in reversed(self._stack):
+        growing: tuple[Path, Any] | None = self.growing
+        path, inner = ((), UNSET) if growing is None else growing
+        container, place = self._container, self._path
+        for outer, outer_path in zip(reversed(self._outer), reversed(self._outer_paths), strict=True):
             if type(container) is list:
                 inner = container.copy() if inner is UNSET else [*container, inner]
             else:
                 assert type(container) is dict
-                inner = container.copy() if inner is UNSET else {**container, name: inner}
-            container, name = outer, outer_name
+                inner = container.copy() if inner is UNSET else container | {path[-1]: inner}
+            path, container, place = place, outer, outer_path
         return self._root if inner is UNSET else inner
 
     def feed(self, text: str) -> list[Change]:
@@ -232,10 +236,13 @@ class PartialJSON:
                     self._grow("")
                 return at
             else:
-                if len(self._stack) >= self._depth:
+                if len(self._outer) >= self._depth:
                     self._refuse(f"it is nested deeper than {self._depth}", at)
                 expect = FIRST_NAME if step == OPEN_OBJECT else FIRST_ITEM
-                self._open({} if step == OPEN_OBJECT else [])
+                if step == OPEN_OBJECT:
+                    self._open({}, {})
+                else:
+                    self._open([], [])
                 at += 1
             steps = STEPS[expect]
         self._expect = expect
@@ -249,47 +256,50 @@ class PartialJSON:
         position = self._position + at
         raise InvalidJSON(f"not JSON: at position {position} {problem}", position)
 
-    def _open(self, container: dict[str, Any] | list[Any]) -> None:
-        path = self._here()
-        self.changes.append((path, type(container)()))
-        self._stack.append((self._container, self._path, self._name, self._after))
-        self._container, self._path = container, path
-        self._after = AFTER_ITEM if type(container) is list else AFTER_MEMBER
-
-    def _close(self) -> None:
-        closed, path = self._container, self._path
-        self._container, self._path, self._name, self._after = self._stack.pop()
-        self._place(closed)
-        self.completed.append((path, closed))
-
     def _here(self) -> Path:
         """The path of the value that comes next."""
         container = self._container
-        if container is None:
-            return ()
-        return self._path + (len(container) if type(container) is list else self._name,)  # noqa: RUF005
+        if type(container) is list:
+            return self._path + (len(container),)  # noqa: RUF005 - it takes half the time
+        return () if container is None else self._path + (self._name,)  # noqa: RUF005
+
+    def _open(self, container: dict[str, Any] | list[Any], shown: dict[str, Any] | list[Any]) -> None:
+        path = self._here()
+        self.changes.append((path, shown))
+        self._outer.append(self._container)
+        self._outer_paths.append(self._path)
+        self._container, self._path = container, path
+        self._after = _AFTER[type(container)]
+
+    def _close(self) -> None:
+        closed = (self._path, self._container)
+        self._container, self._path = self._outer.pop(), self._outer_paths.pop()
+        self._after = _AFTER[type(self._container)]
+        self._settle(closed)
+
+    def _settle(self, closed: Change) -> None:
+        """A value is whole: it is put where it belongs."""
+        self.completed.append(closed)
+        path, value = closed
+        container = self._container
+        if type(container) is list:
+            container.append(value)
+        elif container is None:
+            self._root = value
+        else:
+            container[path[-1]] = value  # type: ignore[index]
 
     def _put(self, value: Any) -> None:
         """A number or a literal is known."""
         container = self._container
-        if type(container) is list:
-            path = self._path + (len(container),)  # noqa: RUF005 - it takes half the time
+        if type(container) is list:  # the most frequent case, and the one that comes in the smallest pieces
+            change = (self._path + (len(container),), value)  # noqa: RUF005
             container.append(value)
+            self.completed.append(change)
         else:
-            path = self._here()
-            self._place(value)
-        change = (path, value)
+            change = (self._here(), value)
+            self._settle(change)
         self.changes.append(change)
-        self.completed.append(change)
-
-    def _place(self, value: Any) -> None:
-        container = self._container
-        if type(container) is list:
-            container.append(value)
-        elif container is not None:
-            container[self._name] = value  # type: ignore[call-overload]
-        else:
-            self._root = value
 
     # --- numbers and literals -------------------------------------------------------------------------------------
 
@@ -402,8 +412,7 @@ class PartialJSON:
             return
         if text or not growing:
             self.changes.append((self._string_path, text))
-        self.completed.append((self._string_path, whole))
-        self._place(whole)
+        self._settle((self._string_path, whole))
         self._expect = self._after
 
     def _end_name(self, name: str) -> None:
