@@ -7,13 +7,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
 from .agents import models
-from .errors import InvalidOption
+from .errors import InvalidOption, LogTrimmed
 from .records import Record
 from .scheduling.budget import Account, Budget, Price, Spending
-from .store.follow import Follower
 
 if TYPE_CHECKING:
-    from .store.base import Store
+    from .store.base import Log, Store
 
 __all__ = ["Ledger"]
 
@@ -75,10 +74,23 @@ class Ledger:
 
     async def _recall(self, account: Account, owner: str, store: Store) -> None:
         for info in store.streams(owner=owner, states=_ENDS):
-            spending, follower = self.spending((account,)), Follower(store, info.stream_id)
-            while records := follower.at_hand():
-                spending.feed(records)
-                await asyncio.sleep(0)
+            log = store.log(info.stream_id)
+            try:
+                used = await self._used(log)
+            except LogTrimmed:  # before, or between two pages: what was counted of it is dropped
+                used = Account("", Budget())
+                self.spending((used,), history=log.digest())
+            account.add(used)
+
+    async def _used(self, log: Log) -> Account:
+        """What one stream has used, read a page at a time. Raises LogTrimmed."""
+        used, seq = Account("", Budget()), 0
+        spending = self.spending((used,))
+        while records := log.read(seq):
+            spending.feed(records)
+            seq += len(records)
+            await asyncio.sleep(0)
+        return used
 
     def check(self, accounts: Iterable[Account], asked: Sequence[str | None]) -> None:
         """Raise InvalidOption if Calls of the models ``asked`` could not be held to a budget."""

@@ -41,6 +41,7 @@ __all__ = [
     "InvalidRequest",
     "InvalidTemplate",
     "LogFull",
+    "LogTrimmed",
     "OverloadedError",
     "PlanError",
     "ProtocolError",
@@ -331,6 +332,10 @@ class StreamExists(StoreError):
 
 class CursorError(StoreError):
     """A cursor that is garbage, belongs to another stream, or lies in the future."""
+
+
+class LogTrimmed(StoreError):
+    """The records behind a cursor are gone, because the stream ended long ago; ``snapshot()`` still has its answer."""
 
 
 class LogFull(StoreError):

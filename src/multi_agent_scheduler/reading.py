@@ -8,7 +8,7 @@ from typing import Final
 
 import msgspec
 
-from .errors import ErrorInfo, StreamNotFound
+from .errors import ErrorInfo, LogTrimmed, StreamNotFound
 from .pacing import Pace, paced
 from .records import Record, StopReason, Usage, numbered
 from .store.base import Log, Store
@@ -103,26 +103,33 @@ class Reading:
             for record in numbered(records, first):
                 yield record
 
-    def whole(self, info: StreamInfo) -> list[Record]:
-        """All records that are shown now."""
-        follower = Follower(self._store, info.stream_id)
-        records: list[Record] = []
-        while some := follower.at_hand():
-            records += some
-        return records
+    def whole(self, info: StreamInfo) -> Sequence[Record]:
+        """All records that are shown now, or what is left of a log that was trimmed; see :meth:`Log.whole`."""
+        return self._store.log(info.stream_id).whole()
 
     async def snapshot(self, stream_id: str, owner: str | None) -> Snapshot:
         """The fold of what is shown now. Raises StreamNotFound."""
         info = msgspec.structs.replace(self.find(stream_id, owner))  # as it stands: it may go on meanwhile
-        summary, log, seq, turn = Summary(), self._store.log(stream_id), 0, _PAGE
-        while seq < info.seq:
-            records = log.read(seq)[: info.seq - seq]
-            summary.feed(records)
-            seq += len(records)
-            if seq >= turn:
-                turn = seq + _PAGE
-                await asyncio.sleep(0)
+        log = self._store.log(stream_id)
+        try:
+            summary = await _folded(log, info.seq)
+        except LogTrimmed:  # before, or between two pages
+            summary = Summary()
+            summary.feed(log.digest())
         return _snapshot(info, summary.result())
+
+
+async def _folded(log: Log, up_to: int) -> Summary:
+    """The fold of a log's records up to a seq, a page at a time. Raises LogTrimmed."""
+    summary, seq, turn = Summary(), 0, _PAGE
+    while seq < up_to:
+        records = log.read(seq)[: up_to - seq]
+        summary.feed(records)
+        seq += len(records)
+        if seq >= turn:
+            turn = seq + _PAGE
+            await asyncio.sleep(0)
+    return summary
 
 
 def _snapshot(info: StreamInfo, result: Result) -> Snapshot:

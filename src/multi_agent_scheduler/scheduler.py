@@ -374,7 +374,8 @@ class MultiAgentScheduler(ObjectTasks):
         """A stream's records behind seq ``after``, those that are there and those that come, up to the terminal.
 
         With ``pace`` ("50/s", "50 tokens/s") no faster, for this reader alone. Leaving changes nothing for the stream.
-        Raises StreamNotFound and CursorError.
+        Raises StreamNotFound, CursorError, and LogTrimmed where the records behind ``after`` were trimmed away, because
+        the stream ended long ago: :meth:`snapshot` still has its answer.
         """
         await self._ready()
         if pace is None and owner is not None:

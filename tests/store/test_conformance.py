@@ -138,6 +138,10 @@ class Schedules(RuleBasedStateMachine):
         self.run(self.model.reopen())
 
     @rule()
+    def age(self) -> None:
+        self.run(self.model.age())
+
+    @rule()
     def crash(self) -> None:
         self.run(self.model.crash())
 

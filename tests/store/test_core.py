@@ -69,6 +69,17 @@ def test_only_an_ended_stream_is_dropped() -> None:
         core.get("s")
 
 
+def test_only_the_log_of_an_ended_stream_is_trimmed() -> None:
+    core = Core(max_log_bytes=10)
+    core.submit([StreamSpec("s", "t")], 0.0)
+    with pytest.raises(StoreError, match="cannot be trimmed: it is queued"):
+        core.trim("s", 1)
+    core.finish(core.claim("s"), "completed", 3, 9, 9.0)
+    core.trim("s", 4)
+    info = core.get("s")
+    assert (info.state, info.seq, info.size, info.trimmed) == ("completed", 3, 4, True)
+
+
 class Streams(RuleBasedStateMachine):
     """Any order of transitions, against a model that is as simple as can be."""
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from multi_agent_scheduler.errors import CursorError, StoreClosed, StreamNotFound
+from multi_agent_scheduler.errors import CursorError, LogTrimmed, StoreClosed, StreamNotFound
 from multi_agent_scheduler.records import CallStarted, Completed, Record, Text, Unknown, Usage
 from multi_agent_scheduler.store.core import StreamSpec
 from multi_agent_scheduler.store.follow import Follower
@@ -113,6 +113,57 @@ async def test_the_bytes_that_are_kept_are_bounded() -> None:
         await written(store, f"s{number}", [[Text("x" * 968)]])
     assert sum(info.size for info in store.streams()) <= 10_000
     assert store.streams()[-1].stream_id == "s49"
+
+
+async def test_old_logs_are_trimmed_and_their_readers_go_on() -> None:
+    now = [0.0]
+    store = MemoryStore(keep_logs=60, clock=lambda: now[0])
+    log = await written(store, "old", [[Text(f"{number} ")] for number in range(1500)])
+    reader = Follower(store, "old")
+    first = list(await reader.next())
+    now[0] = 50.0
+    await written(store, "new", [[Text("x")]])
+    now[0] = 100.0
+    await written(store, "newer", [[Text("x")]])
+    assert [info.trimmed for info in store.streams()] == [True, False, False]
+    while records := await reader.next():
+        first += records
+    assert first == log
+    with pytest.raises(LogTrimmed, match="the log of the stream 'old' was trimmed"):
+        Follower(store, "old", 7)
+    assert await everything(store, "old", 1501) == []
+    assert store.log("old").whole() == [Text("".join(f"{number} " for number in range(1500))), Completed("stop")]
+
+
+async def test_logs_give_way_to_size_before_streams_do_but_not_those_that_have_just_ended() -> None:
+    now = [0.0]
+    store = MemoryStore(keep_bytes=100_000, clock=lambda: now[0])
+    for number in range(10):
+        now[0] += 100
+        await written(store, f"s{number}", [[Text("x" * 15_000, branch="loser"), Text("x" * 5000)]])
+    # All would have 200 kB; the logs of more than ten minutes ago, s0 to s2, have no loser any more.
+    trimmed = [info.trimmed for info in store.streams()]
+    assert trimmed == sorted(trimmed, reverse=True), "the oldest go first"
+    assert not any(trimmed[-5:]), "the last ten minutes stay whole"
+    assert sum(info.size for info in store.streams()) <= 100_000
+    for number in range(10, 60):
+        now[0] += 700
+        await written(store, f"s{number}", [[Text("x" * 15_000, branch="loser"), Text("x" * 5000)]])
+    trimmed = [info.trimmed for info in store.streams()]
+    assert len(trimmed) == 16 and trimmed[:14] == [True] * 14
+    assert sum(info.size for info in store.streams()) <= 100_000
+
+
+async def test_few_logs_are_trimmed_at_once() -> None:
+    now = [0.0]
+    store = MemoryStore(keep_logs=60, clock=lambda: now[0])
+    for number in range(10):
+        await written(store, f"s{number}", [[Text("x")]])
+    now[0] = 1000.0
+    for trimmed in (2, 4, 6, 8, 10, 10):
+        now[0] += 1
+        await written(store, f"more {now[0]}", [[Text("x")]])
+        assert sum(info.trimmed for info in store.streams()) == trimmed
 
 
 async def test_a_closed_store_takes_nothing() -> None:

@@ -7,63 +7,33 @@ import os
 import stat
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from multi_agent_scheduler.conformance import everything
-from multi_agent_scheduler.errors import InvalidConfiguration, InvalidOption, StoreClosed, StoreError, StreamNotFound
+from multi_agent_scheduler.errors import (
+    InvalidConfiguration,
+    InvalidOption,
+    StoreClosed,
+    StoreError,
+    StreamNotFound,
+)
 from multi_agent_scheduler.records import Completed, Record, Text
 from multi_agent_scheduler.store import MemoryStore, engine, opened, schema
 from multi_agent_scheduler.store.changes import Change, Pile
 from multi_agent_scheduler.store.core import StreamSpec
 from multi_agent_scheduler.store.follow import Follower
 from multi_agent_scheduler.store.pack import Stretch, pack
+from multi_agent_scheduler.store.reader import SQLiteReader
 from multi_agent_scheduler.store.sqlite import SQLiteStore
-
-
-@asynccontextmanager
-async def using(path: Path, **settings: Any) -> AsyncIterator[SQLiteStore]:
-    store = SQLiteStore(path, **settings)
-    await store.open()
-    try:
-        yield store
-    finally:
-        await store.aclose()
-
-
-async def written(store: SQLiteStore, name: str, *texts: str) -> None:
-    await store.submit([StreamSpec(name, "t", body=b"what to do")])
-    lease = await store.claim(name)
-    for text in texts:
-        store.append(lease, [Text(text)])
-        if store.behind:
-            await store.room()
-    store.finish(lease, [Completed("stop")])
-    await store.settled()
-
-
-def query(path: Path, statement: str) -> list[tuple[Any, ...]]:
-    database = engine.connect(path, "read")
-    try:
-        return database.execute(statement)
-    finally:
-        database.close()
+from tests.store.files import query, until, using, written
 
 
 def modes(path: Path) -> dict[str, int]:
     return {file.name: stat.S_IMODE(file.stat().st_mode) for file in path.parent.iterdir()}
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    for _ in range(2000):
-        if condition():
-            return
-        await asyncio.sleep(0.01)
-    pytest.fail("it did not come to pass")
 
 
 def files(path: Path) -> dict[str, int]:
@@ -75,7 +45,7 @@ def files(path: Path) -> dict[str, int]:
 
 async def test_urls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert isinstance(opened("memory://"), MemoryStore)
-    absolute = opened(f"sqlite:///{tmp_path}/a.db?keep_seconds=60&durability=power")
+    absolute = opened(f"sqlite:///{tmp_path}/a.db?keep_seconds=60&keep_logs=30&durability=power")
     assert isinstance(absolute, SQLiteStore) and absolute.path == tmp_path / "a.db"
     monkeypatch.chdir(tmp_path)
     relative = opened("sqlite:///b.db")
@@ -175,7 +145,10 @@ def _execute(*statements: str) -> Any:
         (_damaged, "restore it from a backup"),
         (lambda path: os.truncate(path, path.stat().st_size // 2), "restore it from a backup"),
         (lambda path: os.truncate(path, 1000), "restore it from a backup|is not a database"),
-        (_execute("PRAGMA user_version = 99"), r"was written by a later version .*its form is 99, known here is 1\)"),
+        (
+            _execute("PRAGMA user_version = 99"),
+            rf"was written by a later version .*its form is 99, known here is {schema.FORMAT}\)",
+        ),
         (_execute("PRAGMA application_id = 7"), "is the database of another program: name another file"),
         (lambda path: (path.unlink(), _execute("CREATE TABLE x (y)")(path)), "is the database of another program"),
     ],
@@ -204,6 +177,7 @@ _OPEN = """
 import asyncio, os, sys
 from multi_agent_scheduler.errors import StoreError
 from multi_agent_scheduler.store.sqlite import SQLiteStore
+from tests.store.files import query, until, using, written
 async def main():
     other = SQLiteStore(sys.argv[2])  # loads what has to be loaded
     await other.open()
@@ -285,6 +259,41 @@ async def test_a_file_of_the_first_form_is_brought_up_to_date(tmp_path: Path) ->
     assert query(path, "PRAGMA integrity_check") == [("ok",)]
 
 
+async def test_a_file_that_kept_every_log_whole_is_brought_up_to_date(tmp_path: Path) -> None:
+    path = tmp_path / "a.db"
+    block = pack(Stretch([Text("old "), Text("words"), Completed("stop")], [2, 1], [1000, 2000]))
+    database = engine.connect(path, "create")
+    for statement in (
+        "PRAGMA auto_vacuum = INCREMENTAL",
+        "CREATE TABLE streams (number INTEGER PRIMARY KEY, stream_id TEXT NOT NULL UNIQUE, task_id TEXT NOT NULL, "
+        "plan_id TEXT, owner TEXT NOT NULL DEFAULT '', state TEXT NOT NULL DEFAULT 'queued', "
+        "epoch INTEGER NOT NULL DEFAULT 0, seq INTEGER NOT NULL DEFAULT 0, size INTEGER NOT NULL DEFAULT 0, "
+        "stop_reason TEXT, created REAL NOT NULL, ended_at REAL, body BLOB)",
+        "CREATE INDEX streams_of_plan ON streams (plan_id) WHERE plan_id IS NOT NULL",
+        "CREATE INDEX streams_of_owner ON streams (owner) WHERE owner != ''",
+        "CREATE INDEX streams_live ON streams (number) WHERE ended_at IS NULL",
+        "CREATE INDEX streams_ended ON streams (ended_at) WHERE ended_at IS NOT NULL",
+        "CREATE TABLE journal (id INTEGER PRIMARY KEY, data BLOB NOT NULL)",
+        "CREATE TABLE blocks (id INTEGER PRIMARY KEY, data BLOB NOT NULL)",
+        f"PRAGMA application_id = {0x4D41534C}",
+        "PRAGMA user_version = 1",
+        "INSERT INTO streams VALUES (1, 'done', 't1', NULL, 'me', 'completed', 1, 3, 99, NULL, 1.0, 2.0, NULL)",
+    ):
+        database.execute(statement)
+    database.execute("INSERT INTO blocks VALUES (?, ?)", (1 << 32 | 3, block))
+    database.close()
+    with pytest.raises(StoreError, match="has an older form"):
+        await SQLiteReader(path).open()
+    async with using(path) as store:
+        assert await everything(store, "done") == [Text("old "), Text("words"), Completed("stop")]
+        assert not store.info("done").trimmed
+    async with using(path, keep_logs=60) as store:
+        await until(lambda: store.info("done").trimmed)
+        assert store.log("done").digest() == [Text("old words"), Completed("stop")]
+    assert query(path, "PRAGMA user_version") == [(schema.FORMAT,)]
+    assert query(path, "PRAGMA integrity_check") == [("ok",)]
+
+
 def test_an_old_sqlite_is_refused_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(engine, "MINIMUM", (99, 0, 0))
     with pytest.raises(
@@ -321,13 +330,13 @@ async def test_the_standard_librarys_sqlite_does_as_well(tmp_path: Path, monkeyp
 
 async def test_small_chunks_take_little_space_once_they_are_finished(tmp_path: Path) -> None:
     path = tmp_path / "a.db"
-    words = [f"{number * 7919 % 10000:04}" for number in range(20_000)]  # digits: what compresses badly
+    words = [f"{number * 7919 % 10000:04}" for number in range(40_000)]  # digits: what compresses badly
     async with using(path) as store:
-        for number in range(20):
+        for number in range(40):
             await written(store, f"{number:032x}", *words[number * 1000 : number * 1000 + 1000])
         await store.settled()  # the journal is emptied behind the last end
         assert query(path, "SELECT count(*) FROM journal") == [(0,)]
-    assert sum(files(path).values()) < 2 * 80_000
+    assert sum(files(path).values()) < 2 * 160_000
 
 
 async def test_a_long_stream_is_kept_in_large_blocks_and_not_in_memory(tmp_path: Path) -> None:
@@ -400,57 +409,14 @@ async def shown(store: SQLiteStore, name: str, count: int) -> AsyncIterator[Reco
             yield record
 
 
-async def test_ended_streams_go_when_they_are_old_enough(tmp_path: Path) -> None:
-    now = [1000.0]
-    async with using(tmp_path / "a.db", clock=lambda: now[0]) as store:
-        await written(store, "old", "x")
-        await store.submit([StreamSpec("waiting", "t")])
-        now[0] = 2000.0
-        await written(store, "new", "x")
-    async with using(tmp_path / "a.db", keep_seconds=500, clock=lambda: now[0]) as store:
-        await until(lambda: len(store.streams()) == 2)
-        assert [info.stream_id for info in store.streams()] == ["waiting", "new"]
-    assert query(tmp_path / "a.db", "SELECT count(DISTINCT id >> 32) FROM blocks") == [(1,)]
-
-
-async def test_what_has_ended_of_a_plan_stays_until_all_of_it_has(tmp_path: Path) -> None:
-    now = [1000.0]
-    async with using(tmp_path / "a.db", clock=lambda: now[0]) as store:
-        await store.submit([StreamSpec("first", "t", "p"), StreamSpec("second", "t", "p")])
-        store.finish(await store.claim("first"), [Completed("stop")])
-        await written(store, "alone", "x")
-        now[0] = 2000.0
-    async with using(tmp_path / "a.db", keep_seconds=500, clock=lambda: now[0]) as store:
-        await until(lambda: len(store.streams()) == 2)
-        assert [info.stream_id for info in store.streams()] == ["first", "second"]
-        store.finish(await store.claim("second"), [Completed("stop")])
-        await store.settled()
-        now[0] = 3000.0
-    async with using(tmp_path / "a.db", keep_seconds=500, clock=lambda: now[0]) as store:
-        await until(lambda: not store.streams())
-
-
-async def test_the_oldest_go_while_the_file_is_too_large_and_it_shrinks(tmp_path: Path) -> None:
-    path = tmp_path / "a.db"
-    async with using(path) as store:
-        for number in range(20):
-            await written(store, f"s{number}", os.urandom(100_000).hex())
-        reader = Follower(store, "s0")
-        log = store.log("s0")
-    assert path.stat().st_size > 2_000_000
-    async with using(path, keep_bytes=500_000) as store:
-        log = store.log("s0")
-        await until(lambda: path.stat().st_size <= 600_000)
-        left = [info.stream_id for info in store.streams()]
-        assert left == [f"s{number}" for number in range(20 - len(left), 20)] and 2 <= len(left) <= 5
-        with pytest.raises(StreamNotFound, match="has been removed"):
-            log.read(0)
-    with pytest.raises(StoreClosed):
-        reader.at_hand()
-
-
 def test_settings_are_checked() -> None:
-    for wrong in ({"keep_bytes": -1}, {"keep_seconds": "1"}, {"keep_bytes": True}, {"durability": None}):
+    for wrong in (
+        {"keep_bytes": -1},
+        {"keep_logs": "x"},
+        {"keep_seconds": "1"},
+        {"keep_bytes": True},
+        {"durability": None},
+    ):
         with pytest.raises(InvalidOption):
             SQLiteStore("a.db", **wrong)  # type: ignore[arg-type]
 
@@ -508,6 +474,7 @@ from multi_agent_scheduler.records import Text
 from multi_agent_scheduler.store.changes import Change, Pile
 from multi_agent_scheduler.store.core import StreamSpec
 from multi_agent_scheduler.store.sqlite import SQLiteStore
+from tests.store.files import query, until, using, written
 async def main():
     store = SQLiteStore(sys.argv[1])
     await store.open()

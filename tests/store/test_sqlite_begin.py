@@ -8,7 +8,7 @@ from pathlib import Path
 from multi_agent_scheduler.records import CallStarted, Completed
 from multi_agent_scheduler.store.core import StreamSpec
 
-from .test_sqlite import using
+from .files import using
 
 
 async def test_streams_that_are_begun_together_are_refused_one_by_one(tmp_path: Path) -> None:

@@ -11,11 +11,10 @@ from ..config import Configuration
 from ..scheduler import MultiAgentScheduler
 from ..store import SQLiteStore, Store
 from ..store.core import StreamInfo
-from ..store.follow import Follower
 from ..submission import unpack
 from ..task import Result
 from ..telemetry import Telemetry
-from ..views.summary import Summary
+from ..views.summary import summarise
 from . import choice, place
 from .run import until_stopped
 from .stopping import Stopping
@@ -81,10 +80,7 @@ async def _drained(scheduler: MultiAgentScheduler, store: Store) -> None:
 
 
 def _result(store: Store, info: StreamInfo) -> Result:
-    follower, summary = Follower(store, info.stream_id), Summary()
-    while records := follower.at_hand():
-        summary.feed(records)
-    return summary.result(stream_id=info.stream_id)
+    return summarise(store.log(info.stream_id).whole(), stream_id=info.stream_id)
 
 
 def _ended(info: StreamInfo, result: Result) -> str:

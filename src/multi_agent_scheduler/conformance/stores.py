@@ -8,11 +8,12 @@ from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import Any
 
-from ..errors import CursorError, LogFull, StoreClosed, StoreError, StreamExists, StreamNotFound
+from ..errors import CursorError, LogFull, LogTrimmed, StoreClosed, StoreError, StreamExists, StreamNotFound
 from ..records import TERMINALS, Cancelled, Completed, Record, Text, terminal_name
 from ..store.base import Store
 from ..store.core import Fenced, Lease, StreamSpec
 from ..store.follow import Follower
+from ..views.summary import summarise
 
 __all__ = ["Model", "Place", "StoreConformance", "everything"]
 
@@ -22,10 +23,17 @@ class Place(ABC):
 
     durable: bool = True
     """Whether anything outlives :meth:`crash`."""
+    trims: bool = False
+    """Whether its stores trim old logs; then :meth:`age` must be there."""
 
     @abstractmethod
     async def store(self) -> Store:
         """A store, opened, with what was kept here before."""
+
+    def age(self) -> None:
+        """Let so much time pass that the stores made here trim the logs of all streams that have ended by now, at the
+        latest when the next one has ended and the store has been closed."""
+        raise NotImplementedError
 
     async def crash(self, store: Store) -> None:
         """End a store as if its process had been killed: nothing that it has not kept may be kept afterwards."""
@@ -164,7 +172,7 @@ class Model:
     def read(self, name: str) -> None:
         """A reader goes on; what it is shown must be what was written next."""
         stream = self._streams.get(name)
-        if stream is not None:
+        if stream is not None and not self._is_trimmed(stream):
             found = at_hand(self.store, name, stream.cursor)
             assert found == stream.records[stream.cursor : stream.cursor + len(found)], (
                 "a reader was shown something else"
@@ -175,7 +183,15 @@ class Model:
         """Wait until all is kept; then all of it can be read."""
         await self.store.settled()
         for stream in self._streams.values():
-            assert at_hand(self.store, stream.stream_id) == stream.records, "what was settled must be shown"
+            if not self._is_trimmed(stream):
+                assert at_hand(self.store, stream.stream_id) == stream.records, "what was settled must be shown"
+
+    async def age(self) -> None:
+        """Let time pass, so that a store that trims does so with all that has ended, and open it anew."""
+        if self._place.trims:
+            await self.store.settled()
+            self._place.age()
+            await self.reopen()
 
     async def reopen(self) -> None:
         """Close and open anew: nothing is lost."""
@@ -197,6 +213,8 @@ class Model:
         self.store = await self._place.store()
         for stream in self._streams.values():
             info = self.store.info(stream.stream_id)
+            if info.trimmed:
+                continue
             kept = at_hand(self.store, stream.stream_id)
             assert len(kept) >= stream.cursor, "what a reader was shown was lost"
             assert kept == stream.records[: len(kept)], "what is kept must be a prefix of what was written"
@@ -212,6 +230,23 @@ class Model:
             stream.dead.append(stream.lease)
             stream.lease = None
 
+    def _is_trimmed(self, stream: _Stream) -> bool:
+        """Check what must hold of a log that is trimmed; false for one that is not."""
+        info = self.store.info(stream.stream_id)
+        if not info.trimmed:
+            return False
+        assert stream.ended and info.ended, "only logs of streams that have ended are trimmed"
+        assert info.seq == len(stream.records), "a log that is trimmed reaches as far as it did"
+        log = self.store.log(stream.stream_id)
+        assert log.ended
+        for after in {0, stream.cursor} - {info.seq}:
+            _fails(LogTrimmed, partial(log.read, after))
+            _fails(LogTrimmed, partial(log.batches, after))
+            _fails(LogTrimmed, partial(Follower, self.store, stream.stream_id, after))
+        assert not log.read(info.seq) and not at_hand(self.store, stream.stream_id, info.seq)
+        assert summarise(log.digest()) == summarise(log.whole()) == summarise(stream.records)
+        return True
+
     # --- what must hold -------------------------------------------------------------------------------------------
 
     async def check(self) -> None:
@@ -220,6 +255,8 @@ class Model:
         assert [info.stream_id for info in known] == list(self._streams), "streams must be listed as they came"
         for info in known:
             stream = self._streams[info.stream_id]
+            if self._is_trimmed(stream):
+                continue
             shown = at_hand(self.store, info.stream_id)
             assert shown == stream.records[: len(shown)]
             assert info.seq == len(shown), "the seq that is told is that of what is shown"
@@ -385,6 +422,28 @@ class StoreConformance(ABC):
         _fails(StreamNotFound, lambda: store.info("other"))
         _fails(StreamNotFound, lambda: store.log("other"))
         await store.aclose()
+
+    async def test_of_a_trimmed_log_stays_what_it_said(self) -> None:
+        place = self.place()
+        if not place.trims:
+            return
+        model = Model(place)
+        await model.begin()
+        await model.submit(["old", "live", "new"])
+        for name in ("old", "live"):
+            await model.claim(name)
+            model.append(name, 3000)
+        model.finish("old")
+        await model.settle()
+        assert not model.store.info("old").trimmed and not model.store.log("old").digest()
+        place.age()
+        await model.claim("new")
+        model.finish("new")
+        await model.settle()
+        await model.reopen()
+        assert [info.trimmed for info in model.store.streams()] == [True, False, False]
+        assert model.store.info("old").size < 3000 * 5
+        await model.end()
 
     async def test_cursors_that_cannot_be_are_refused(self) -> None:
         store = await self.place().store()

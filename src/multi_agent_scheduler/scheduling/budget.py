@@ -84,6 +84,12 @@ class Account:
         self.cost = 0.0
         self.unpriced = 0
 
+    def add(self, used: Account) -> None:
+        """Count what another account has used."""
+        self.tokens += used.tokens
+        self.cost += used.cost
+        self.unpriced += used.unpriced
+
     def check(self, model: str | None, price: Price | None) -> None:
         """Raise InvalidOption if a Call of this model could not be held to the budget, its price being unknown."""
         if self.budget.cost is not None and price is None:

@@ -13,6 +13,7 @@ from ..errors import (
     CallerError,
     CursorError,
     ErrorInfo,
+    LogTrimmed,
     RequestOverLimit,
     SchedulerError,
     StoreError,
@@ -31,6 +32,7 @@ _CODES: Final = {
     403: "permission_error",
     404: "not_found_error",
     408: "timeout_error",
+    410: "not_found_error",
     413: "request_too_large",
     429: "rate_limit_error",
     500: "internal_error",
@@ -66,6 +68,7 @@ _LONGEST: Final = 1000  # characters
 
 _STATUSES: Final[tuple[tuple[type[SchedulerError], int], ...]] = (
     (StreamNotFound, 404),
+    (LogTrimmed, 410),
     (CursorError, 400),
     (UnknownAgent, 404),
     (RequestOverLimit, 400),

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = ["MemoryStore", "SQLiteStore", "Store", "opened"]
 
-_SETTINGS = {"durability": str, "max_log_bytes": int, "keep_seconds": float, "keep_bytes": int}
+_SETTINGS = {"durability": str, "max_log_bytes": int, "keep_logs": float, "keep_seconds": float, "keep_bytes": int}
 
 
 def __getattr__(name: str) -> Any:  # PEP 562: what only durable stores need is loaded for them only

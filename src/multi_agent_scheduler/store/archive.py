@@ -9,6 +9,7 @@ from typing import Any
 
 from ..errors import StoreClosed, StoreError, StreamNotFound
 from ..records import Record
+from .base import trimmed
 from .core import StreamInfo, StreamState
 from .engine import Database, DatabaseError, connect
 from .pack import Stretch, unpack, unpack_records
@@ -111,7 +112,10 @@ class Archive:
     # --- logs -----------------------------------------------------------------------------------------------------
 
     def read(self, number: int, stream_id: str, after: int) -> list[Record]:
-        """The records behind seq ``after`` of the block that has the next. Raises StreamNotFound if there is none."""
+        """The records behind seq ``after`` of the block that has the next.
+
+        Raises StreamNotFound, or LogTrimmed, if there is none.
+        """
         last, block = self._block(number, stream_id, after)
         records = unpack_records(block)
         return records[len(records) - (last - after) :]
@@ -131,9 +135,19 @@ class Archive:
             skip = max(0, skip - count)
         return Stretch(stretch.records[len(stretch.records) - (last - after) :], counts, times)
 
+    def digest(self, number: int, stream_id: str) -> list[Record]:
+        """What is left of a log that was trimmed; nothing if it was not. Raises StreamNotFound."""
+        found = self.query("SELECT data FROM digests WHERE number = ?", number)
+        if not found:
+            self.info(stream_id)
+            return []
+        return unpack_records(found[0][0])
+
     def _block(self, number: int, stream_id: str, after: int) -> tuple[int, bytes]:
         found = self.block(number, after)
         if found is None:
+            if self.query("SELECT 1 FROM streams WHERE number = ? AND trimmed", number):
+                raise trimmed(stream_id)
             raise StreamNotFound(f"the stream {stream_id!r} has been removed: it was too old, or too much was kept")
         return found
 

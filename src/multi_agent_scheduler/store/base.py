@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Sequence
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
+from ..errors import LogTrimmed
 from ..records import Record
 from .core import Lease, StreamInfo, StreamSpec, StreamState
 
-__all__ = ["Batch", "Log", "Store"]
+__all__ = ["FRESH_SECONDS", "Batch", "Log", "Store", "trimmed"]
+
+FRESH_SECONDS: Final = 600
+"""A log that ended more recently is not trimmed for its size: who lost the connection comes back for it."""
 
 
 class Batch(NamedTuple):
@@ -19,11 +23,19 @@ class Batch(NamedTuple):
     records: Sequence[Record]
 
 
+def trimmed(stream_id: str) -> LogTrimmed:
+    """The error of whoever reads where a log was trimmed."""
+    return LogTrimmed(
+        f"the log of the stream {stream_id!r} was trimmed: its records are gone, but its snapshot still has the answer"
+    )
+
+
 class Log(ABC):
     """What a reader may see of one stream's log: only what is kept for good.
 
-    Reading raises StreamNotFound where the stream has been removed meanwhile (nothing of what was read is void), and
-    StoreClosed where the store was closed or has stopped and the rest cannot be read any more.
+    Reading raises StreamNotFound where the stream has been removed meanwhile (nothing of what was read is void),
+    LogTrimmed where there were records behind the cursor and they have been trimmed away, and StoreClosed where the
+    store was closed or has stopped and the rest cannot be read any more.
     """
 
     __slots__ = ()
@@ -38,6 +50,21 @@ class Log(ABC):
 
         A batch of which ``after`` is in the middle is cut; a very large one may come as several of the same time.
         """
+
+    def digest(self) -> Sequence[Record]:
+        """What is left of a log that was trimmed (:func:`~multi_agent_scheduler.views.digest.digest`); nothing of one
+        that was not. Raises StreamNotFound."""
+        return ()
+
+    def whole(self) -> Sequence[Record]:
+        """All records that are shown now; of a log that was trimmed its digest, which says the same of the answer."""
+        records: list[Record] = []
+        try:
+            while some := self.read(len(records)):
+                records += some
+        except LogTrimmed:
+            return self.digest()
+        return records
 
     @property
     @abstractmethod

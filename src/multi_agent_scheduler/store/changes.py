@@ -13,7 +13,7 @@ from .engine import CONSTRAINT, Database, DatabaseError
 from .pack import Stretch, join, pack, split
 from .schema import SEQ_BITS
 
-__all__ = ["Change", "Fold", "Pile", "Progress", "Submit", "Trim"]
+__all__ = ["Change", "EmptyJournal", "Fold", "Pile", "Progress", "Submit"]
 
 _BLOCK_BYTES: Final = 160_000  # as limits count them: about 4,400 chunks of 4 characters; read as a unit
 
@@ -194,7 +194,7 @@ class Fold(Change):
         pile.blocks += blocks
 
 
-class Trim(Change):
+class EmptyJournal(Change):
     """Empty the journal: everything in it is in blocks."""
 
     __slots__ = ()

@@ -12,6 +12,7 @@ running  append (live epoch)     running
 running  cancel                  running, with the stop remembered
 running  expire                  queued: its epoch may append no more, the next claim goes on
 running  finish (live epoch)     completed | failed | cancelled | interrupted | skipped
+any end  trim                    the same: its records are gone, a digest of them stays
 any end  forget                  (none)
 ======== ======================= ==========================================================
 
@@ -75,6 +76,8 @@ class StreamInfo(msgspec.Struct, gc=False):
     """Why somebody asked to stop it; None if nobody did."""
     created: float = 0.0
     ended_at: float | None = None
+    trimmed: bool = False
+    """Its records are gone; a digest of them stays, and ``size`` is that of the digest."""
 
     @property
     def ended(self) -> bool:
@@ -184,12 +187,22 @@ class Core:
         info.stop_reason = reason
         return True
 
+    def trim(self, stream_id: str, size: int) -> None:
+        """The log of a stream that has ended gives way to a digest of ``size`` bytes. Raises :class:`StoreError` if it
+        has not ended."""
+        info = self._over(stream_id, "trimmed")
+        info.trimmed, info.size = True, size
+
     def forget(self, stream_id: str) -> None:
         """Drop a stream that has ended. Raises :class:`StoreError` if it has not."""
+        self._over(stream_id, "dropped")
+        del self._streams[stream_id]
+
+    def _over(self, stream_id: str, what: str) -> StreamInfo:
         info = self.get(stream_id)
         if not info.ended:
-            raise StoreError(f"the stream {stream_id!r} cannot be dropped: it is {info.state}")
-        del self._streams[stream_id]
+            raise StoreError(f"the stream {stream_id!r} cannot be {what}: it is {info.state}")
+        return info
 
     def _held(self, lease: Lease) -> StreamInfo:
         info = self.get(lease.stream_id)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 from ..errors import CursorError
 from ..records import Record
-from .base import Store
+from .base import Store, trimmed
 
 __all__ = ["Follower"]
 
@@ -17,11 +17,17 @@ class Follower:
     __slots__ = ("_log", "seq")
 
     def __init__(self, store: Store, stream_id: str, after: int | None = None) -> None:
-        """Start behind seq ``after``. Raises StreamNotFound, and CursorError for a cursor that cannot be."""
+        """Start behind seq ``after``.
+
+        Raises StreamNotFound, CursorError for a cursor that cannot be, and LogTrimmed where the records behind it were
+        trimmed away.
+        """
         info = store.info(stream_id)
         seq = 0 if after is None else after
         if isinstance(seq, bool) or not isinstance(seq, int) or not 0 <= seq <= info.seq:
             raise CursorError(f"the cursor {after!r} is not in the stream {stream_id!r}, which reaches {info.seq}")
+        if info.trimmed and seq < info.seq:
+            raise trimmed(stream_id)
         self._log = store.log(stream_id)
         self.seq = seq
 

@@ -11,7 +11,8 @@ from typing import Final
 
 from ..errors import StoreClosed
 from ..records import TERMINALS, Record, terminal_name
-from .base import Batch, Log, Store
+from ..views.digest import digest
+from .base import FRESH_SECONDS, Batch, Log, Store, trimmed
 from .core import Core, Lease, StreamInfo, StreamSpec, StreamState
 from .growing import GrowingLog, Tail, cut_batches
 from .pack import Stretch, measure, pack, unpack, unpack_records
@@ -20,11 +21,17 @@ __all__ = ["MemoryStore"]
 
 _BLOCK: Final = 256  # records packed into one block once they are no longer among the newest
 _SMALL: Final = 16  # a log of so few records is not worth packing when it ends
+_TRIMS: Final = 2  # at most so many logs are trimmed when a stream ends: it is a wait for everybody
 
 
 class MemoryStore(Store):
     """``max_log_bytes`` caps one log; of the streams that have ended, the newest ``keep_streams`` and at most
-    ``keep_bytes`` of logs are kept for later readers."""
+    ``keep_bytes`` of logs are kept for later readers.
+
+    Where that is too much, logs are trimmed that ended more than ten minutes ago, before streams are removed: the
+    records go, and what they said stays for snapshots. With ``keep_logs`` all are trimmed so many seconds after their
+    end. Both happens when another stream ends.
+    """
 
     def __init__(
         self,
@@ -32,15 +39,18 @@ class MemoryStore(Store):
         max_log_bytes: int = 64 * 1024 * 1024,
         keep_streams: int = 1000,
         keep_bytes: int = 64 * 1024 * 1024,
+        keep_logs: float | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._core = Core(max_log_bytes=max_log_bytes)
         self._logs: dict[str, _MemoryLog] = {}
         self._bodies: dict[str, bytes] = {}
-        self._finished: deque[str] = deque()
+        self._finished: deque[str] = deque()  # those with their logs, in the order in which they ended
+        self._trimmed: dict[str, _TrimmedLog] = {}  # those without, which all ended before them
         self._finished_bytes = 0
         self._keep_streams = keep_streams
         self._keep_bytes = keep_bytes
+        self._keep_logs = keep_logs
         self._clock = clock
         self._closed = False
 
@@ -114,7 +124,7 @@ class MemoryStore(Store):
 
     def log(self, stream_id: str) -> Log:
         self._core.get(stream_id)
-        return self._logs[stream_id]
+        return self._trimmed.get(stream_id) or self._logs[stream_id]
 
     async def aclose(self) -> None:
         if not self._closed:
@@ -130,11 +140,43 @@ class MemoryStore(Store):
             raise StoreClosed("the store is closed")
 
     def _retire(self) -> None:
-        while len(self._finished) > self._keep_streams or self._finished_bytes > self._keep_bytes:
-            oldest = self._finished.popleft()
-            self._finished_bytes -= self._core.get(oldest).size
-            self._core.forget(oldest)
-            del self._logs[oldest]  # a reader that still follows it keeps the log itself alive
+        now, trims = self._clock(), 0
+        while True:
+            too_large = self._finished_bytes > self._keep_bytes
+            if trims < _TRIMS and self._is_old(now, large=too_large):
+                self._trim_oldest()
+                trims += 1
+            elif too_large or len(self._finished) + len(self._trimmed) > self._keep_streams:
+                self._remove_oldest()
+            else:
+                return
+
+    def _is_old(self, now: float, *, large: bool) -> bool:
+        """The oldest log that is whole is to be trimmed."""
+        if not self._finished:
+            return False
+        ended_at = self._core.get(self._finished[0]).ended_at
+        assert ended_at is not None
+        age = now - ended_at
+        return (large and age > FRESH_SECONDS) or (self._keep_logs is not None and age > self._keep_logs)
+
+    def _trim_oldest(self) -> None:
+        stream_id = self._finished.popleft()
+        info = self._core.get(stream_id)
+        log = _TrimmedLog(info, digest(self._logs.pop(stream_id).whole()))  # who still follows it has the old one
+        self._finished_bytes += log.size - info.size
+        self._core.trim(stream_id, log.size)
+        self._trimmed[stream_id] = log
+
+    def _remove_oldest(self) -> None:
+        if self._trimmed:
+            stream_id = next(iter(self._trimmed))
+            del self._trimmed[stream_id]
+        else:
+            stream_id = self._finished.popleft()
+            del self._logs[stream_id]  # a reader that still follows it keeps the log itself alive
+        self._finished_bytes -= self._core.get(stream_id).size
+        self._core.forget(stream_id)
 
 
 class _MemoryLog(GrowingLog):
@@ -207,3 +249,35 @@ class _MemoryLog(GrowingLog):
         last = tail.last - len(tail.records) + taken
         self._blocks.append((last, block))
         tail.drop(last)
+
+
+class _TrimmedLog(GrowingLog):
+    """What is left of a log."""
+
+    __slots__ = ("_digest", "_info", "size")
+
+    def __init__(self, info: StreamInfo, records: Sequence[Record]) -> None:
+        super().__init__()
+        self._info = info
+        self._digest = pack(Stretch(records, [len(records)], [0]))
+        self.size = measure(records)
+
+    @property
+    def shown(self) -> int:
+        return self._info.seq
+
+    @property
+    def ended(self) -> bool:
+        return True
+
+    def digest(self) -> Sequence[Record]:
+        return unpack_records(self._digest)
+
+    def read(self, after: int) -> Sequence[Record]:
+        if after < self._info.seq:
+            raise trimmed(self._info.stream_id)
+        return ()
+
+    def batches(self, after: int) -> Sequence[Batch]:
+        self.read(after)
+        return ()

@@ -161,6 +161,10 @@ class _ReadLog(Log):
         found = self._found(after, lambda archive: archive.stretch(self._number, self._stream_id, after))
         return cut_batches(found) if isinstance(found, Stretch) else ()
 
+    def digest(self) -> Sequence[Record]:
+        with self._store.disk.moment() as archive:
+            return archive.digest(self._number, self._stream_id)
+
     def subscribe(self, notify: Callable[[], None]) -> None:
         self._watchers[notify] = asyncio.get_running_loop().create_task(self._watch(notify), name="a log is watched")
 

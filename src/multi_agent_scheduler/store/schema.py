@@ -3,7 +3,8 @@
 ``streams`` has a row for each stream, numbered in the order in which they were submitted. Records are first written to
 ``journal``, one row for each commit, and later to ``blocks``: a block's id is ``number << 32 | seq`` of its last
 record, so that one key finds a stream's blocks in order. The columns ``seq`` and ``size`` of a stream count what is in
-its blocks; what the journal has beyond that comes after it, and what it has up to that is void.
+its blocks; what the journal has beyond that comes after it, and what it has up to that is void. The log of a
+stream that is ``trimmed`` has no blocks any more, but a row in ``digests``: a block of the records that are left of it.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from .engine import Database, DatabaseError, connect
 __all__ = ["COLUMNS", "FORMAT", "SEQ_BITS", "Entry", "check", "entries", "info_of", "prepare"]
 
 APPLICATION: Final = 0x4D41534C  # "MASL", in the file's header
-FORMAT: Final = 1
+FORMAT: Final = 2
 """The form that this version writes; kept as the file's user_version."""
 
 SEQ_BITS: Final = 32
@@ -40,8 +41,11 @@ CREATE TABLE streams (
     stop_reason TEXT,
     created REAL NOT NULL,
     ended_at REAL,
-    body BLOB
+    body BLOB,
+    trimmed INTEGER NOT NULL DEFAULT 0
 )"""
+_DIGESTS: Final = "CREATE TABLE digests (number INTEGER PRIMARY KEY, data BLOB NOT NULL)"
+_WHOLE: Final = "CREATE INDEX streams_whole ON streams (ended_at) WHERE ended_at IS NOT NULL AND NOT trimmed"
 _CREATE: Final = (
     _STREAMS,
     "CREATE INDEX streams_of_plan ON streams (plan_id) WHERE plan_id IS NOT NULL",
@@ -50,6 +54,8 @@ _CREATE: Final = (
     "CREATE INDEX streams_ended ON streams (ended_at) WHERE ended_at IS NOT NULL",
     "CREATE TABLE journal (id INTEGER PRIMARY KEY, data BLOB NOT NULL)",
     "CREATE TABLE blocks (id INTEGER PRIMARY KEY, data BLOB NOT NULL)",
+    _WHOLE,
+    _DIGESTS,
 )
 _MIGRATIONS: Final = {
     # 0 had neither owners nor a journal: every batch went into a block of its own.
@@ -58,10 +64,14 @@ _MIGRATIONS: Final = {
         "CREATE INDEX streams_of_owner ON streams (owner) WHERE owner != ''",
         "CREATE TABLE journal (id INTEGER PRIMARY KEY, data BLOB NOT NULL)",
     ),
+    # 1 kept every log whole.
+    1: ("ALTER TABLE streams ADD COLUMN trimmed INTEGER NOT NULL DEFAULT 0", _WHOLE, _DIGESTS),
 }
 """What brings a file from one form to the next; all that are needed run in one transaction."""
 
-COLUMNS: Final = "number, stream_id, task_id, plan_id, owner, state, epoch, seq, size, stop_reason, created, ended_at"
+COLUMNS: Final = (
+    "number, stream_id, task_id, plan_id, owner, state, epoch, seq, size, stop_reason, created, ended_at, trimmed"
+)
 """The columns of ``streams`` that :func:`info_of` takes."""
 
 _MAGIC: Final = b"SQLite format 3\0"
@@ -78,7 +88,9 @@ records_of: Final = msgspec.msgpack.Decoder(list[Record]).decode
 
 def info_of(row: tuple[Any, ...]) -> StreamInfo:
     """What a row of :data:`COLUMNS` says."""
-    return StreamInfo(*row[1:])
+    info = StreamInfo(*row[1:])
+    info.trimmed = bool(info.trimmed)  # a number in the file
+    return info
 
 
 def entries(data: bytes) -> list[_RawEntry]:

@@ -19,12 +19,13 @@ from ..errors import InvalidOption, StoreClosed, StoreError, StreamExists, Wrong
 from ..records import TERMINALS, CallStarted, Record, terminal_name
 from .archive import Archive
 from .base import Log, Store
-from .changes import Submit, Trim
+from .changes import EmptyJournal, Submit
 from .core import Core, Fenced, Lease, StreamInfo, StreamSpec, StreamState
 from .owner import OwnerServer
 from .pack import measure
+from .retention import Keeping
 from .stored_log import StoredLog
-from .writer import Keeping, Work, Writer
+from .writer import Work, Writer
 
 __all__ = ["SQLiteStore"]
 
@@ -37,9 +38,13 @@ class SQLiteStore(Store):
     """Streams in the database file ``path``, which is made if need be; only one store at a time has it.
 
     ``durability`` says what survives: "process" the end of the process, however it dies (kill -9), "power" also that of
-    the machine, at the price of a wait for the disk with each commit. ``max_log_bytes`` caps one log. Streams that have
-    ended are removed ``keep_seconds`` after that, and, the oldest first, while the file's content is more than
-    ``keep_bytes``; None keeps them. Those of a plan stay until all of it has ended.
+    the machine, at the price of a wait for the disk with each commit. ``max_log_bytes`` caps one log.
+
+    ``keep_logs`` seconds after a stream has ended its log is trimmed: the records go, and what they said stays (text,
+    reasoning, tool calls, usage, error ...), for snapshots, plans and budgets. ``keep_seconds`` after it has ended a
+    stream is removed. While the file's content is more than ``keep_bytes``, the oldest give way: first the logs of
+    streams that ended more than ten minutes ago are trimmed, then streams are removed. None keeps them. Streams of a
+    plan are removed when all of it has ended.
     """
 
     durable = True
@@ -50,18 +55,20 @@ class SQLiteStore(Store):
         *,
         durability: str = "process",
         max_log_bytes: int = 64 * 1024 * 1024,
+        keep_logs: float | None = None,
         keep_seconds: float | None = None,
         keep_bytes: int | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         if durability not in ("process", "power"):
             raise InvalidOption(f"durability must be 'process' or 'power', not {durability!r}")
-        for name, value in (("keep_seconds", keep_seconds), ("keep_bytes", keep_bytes)):
+        keeping = Keeping(keep_logs, keep_seconds, keep_bytes)
+        for name, value in zip(("keep_logs", "keep_seconds", "keep_bytes"), keeping, strict=True):
             if value is not None and (isinstance(value, bool) or not isinstance(value, int | float) or not value >= 0):
                 raise InvalidOption(f"{name} must be a number from 0, not {value!r}")
         self.path = Path(path)
         self._power = durability == "power"
-        self._keeping = Keeping(keep_seconds, keep_bytes)
+        self._keeping = keeping
         self._max_log_bytes = max_log_bytes
         self._clock = clock
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -376,7 +383,7 @@ class SQLiteStore(Store):
         for log in self._logs.values():
             if log.unfolded:
                 log.fold(work)
-        work.changes.append(Trim())
+        work.changes.append(EmptyJournal())
         self._journal_size = 0
 
     def _committed(self, works: list[Work]) -> None:

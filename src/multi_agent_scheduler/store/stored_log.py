@@ -126,6 +126,9 @@ class StoredLog(GrowingLog):
         found = self.tail.since(after, self._shown)
         return self._archive.read(self.number, self.info.stream_id, after) if found is None else found
 
+    def digest(self) -> Sequence[Record]:
+        return self._archive.digest(self.number, self.info.stream_id)
+
     def batches(self, after: int) -> Sequence[Batch]:
         if after >= self._shown:
             self.read(after)  # raises what there is to raise

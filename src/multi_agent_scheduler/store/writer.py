@@ -26,16 +26,15 @@ from .changes import Change, Pile, Submit
 from .core import StreamInfo
 from .engine import BUSY_MILLISECONDS, Database, DatabaseError, connect
 from .owner import Ownership
+from .retention import Keeping, Retention
 
-__all__ = ["Keeping", "Recovered", "Work", "Writer"]
+__all__ = ["Recovered", "Work", "Writer"]
 
 _IDLE_SECONDS: Final = 0.25  # after so long without work the file is tidied up
 # A commit of so many batches tells that many streams are at work. Then the next one, if nobody waits for it but
 # readers, comes so much later: with 200 streams of 50 chunks a second that leaves a third to a half of the commits.
 _BUSY_BATCHES: Final = 4
 _REST_SECONDS: Final = 0.002
-_RETIRE_SECONDS: Final = 1.0  # so often it is looked whether old streams are to go
-_RETIRE_STREAMS: Final = 32  # at most so many go between two commits
 _SLACK_PAGES: Final = 64  # free pages that are left in the file, to be used again
 _VACUUM_PAGES: Final = 512  # at most so many are given back between two commits
 # SQLite's write-ahead log is brought into the file when it has so many pages. Most commits rewrite the same few pages,
@@ -44,13 +43,6 @@ _CHECKPOINT_PAGES: Final = 4000
 _LOG_LIMIT_BYTES: Final = 4 * 1024 * 1024  # what SQLite's write-ahead log is cut to when it starts anew
 
 _encoder: Final = msgspec.msgpack.Encoder()
-
-
-class Keeping(NamedTuple):
-    """For how long ended streams are kept: by age, and by the size of the file without free pages. None: for ever."""
-
-    seconds: float | None = None
-    size: int | None = None
 
 
 class Work:
@@ -96,15 +88,13 @@ class Writer:
         self.path = path
         self.ownership = Ownership(path)
         self._loop = loop
-        self._clock = clock
-        self._keeping = keeping
+        self._retention = Retention(keeping, clock)
         self._power = power
         self._committed = committed
         self._stopped = stopped
         self._queue: SimpleQueue[Work | None] = SimpleQueue()
         self._thread: threading.Thread | None = None
         self._journal_id = 0
-        self._retired_at = 0.0
         self._rested_at = 0.0
 
     # --- in the loop ----------------------------------------------------------------------------------------------
@@ -188,7 +178,7 @@ class Writer:
             try:
                 work = queue.get(timeout=patience)
             except Empty:
-                patience = 0.0 if self._tidy(database) else self._nap()
+                patience = 0.0 if self._tidy(database) else self._retention.patience
                 continue
             if work is not None and not work.pressing:
                 self._rest()
@@ -211,8 +201,8 @@ class Writer:
                     pass
                 return works
             self._tell(self._committed, works)
-            if self._due():
-                self._retire(database)
+            if self._retention.due:
+                self._retention.step(database)
 
     def _rest(self) -> None:
         """Let more come together, where commits would follow each other too closely."""
@@ -247,16 +237,9 @@ class Writer:
 
     # --- tidying up -----------------------------------------------------------------------------------------------
 
-    def _nap(self) -> float:
-        """How long to wait for work when there is nothing to tidy up: until streams may have become too old."""
-        return 3600.0 if self._keeping.seconds is None else max(_RETIRE_SECONDS, min(60.0, self._keeping.seconds / 4))
-
-    def _due(self) -> bool:
-        return self._keeping != (None, None) and time.monotonic() - self._retired_at >= _RETIRE_SECONDS
-
     def _tidy(self, database: Database) -> bool:
         """One step of what can be done while nobody waits; whether there may be more to do."""
-        if self._retire(database):
+        if self._retention.step(database):
             return True
         ((free,),) = database.execute("PRAGMA freelist_count")
         if free > _SLACK_PAGES:
@@ -267,35 +250,6 @@ class Writer:
             database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         database.execute(f"PRAGMA busy_timeout = {BUSY_MILLISECONDS}")
         return False
-
-    def _retire(self, database: Database) -> bool:
-        """Remove some streams that are too old or too much, those that ended first; whether there may be more."""
-        if self._keeping == (None, None):
-            return False
-        self._retired_at = time.monotonic()
-        query = (  # whoever goes on with a plan needs all that has ended of it
-            "SELECT number FROM streams WHERE ended_at < ? AND (plan_id IS NULL OR plan_id NOT IN "
-            "(SELECT plan_id FROM streams WHERE ended_at IS NULL AND plan_id IS NOT NULL)) ORDER BY ended_at LIMIT ?"
-        )
-        found = []
-        if self._keeping.seconds is not None:
-            found = database.execute(query, (self._clock() - self._keeping.seconds, _RETIRE_STREAMS))
-        if not found and self._keeping.size is not None:
-            ((used,),) = database.execute(
-                "SELECT (page_count - freelist_count) * page_size "
-                "FROM pragma_page_count, pragma_freelist_count, pragma_page_size"
-            )
-            if used > self._keeping.size:
-                found = database.execute(query, (float("inf"), 1))
-        if not found:
-            return False
-        database.execute("BEGIN IMMEDIATE")
-        for (number,) in found:
-            low = number << schema.SEQ_BITS
-            database.execute("DELETE FROM blocks WHERE id BETWEEN ? AND ?", (low, low | (1 << schema.SEQ_BITS) - 1))
-            database.execute("DELETE FROM streams WHERE number = ?", (number,))
-        database.execute("COMMIT")
-        return True
 
     # --- telling --------------------------------------------------------------------------------------------------
 
