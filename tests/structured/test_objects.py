@@ -5,14 +5,24 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from datetime import date
-from typing import Annotated, Any, Generic, TypeVar
+from typing import Annotated, Any, Generic, Literal, TypeVar
 
 import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import UNSET
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field, RootModel, field_validator, model_validator
+from pydantic import (
+    AliasChoices,
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    RootModel,
+    Tag,
+    field_validator,
+    model_validator,
+)
 from pydantic.dataclasses import dataclass as pydantic_dataclass
 
 from multi_agent_scheduler.errors import InvalidJSON, StreamReset
@@ -270,6 +280,53 @@ class TestModels:
         assert folded(Box[int], '{"content": 1,').value == {"content": 1}
 
 
+class ModelA(BaseModel):
+    kind: Literal["a"]
+    x: int
+
+
+class ModelB(BaseModel):
+    kind: Literal["b"]
+    y: str
+
+
+class StructA(msgspec.Struct, tag_field="kind", tag="a"):
+    x: int
+
+
+class StructB(msgspec.Struct, tag_field="kind", tag="b"):
+    y: str
+
+
+class TaggedModel(BaseModel):
+    u: Annotated[ModelA | ModelB, Field(discriminator="kind")]
+
+
+class UntaggedModel(BaseModel):
+    u: ModelA | ModelB
+
+
+class TaggedStruct(msgspec.Struct):
+    u: StructA | StructB
+
+
+TAGGED: tuple[Any, ...] = (
+    TaggedModel,
+    UntaggedModel,
+    TaggedStruct,
+    {
+        "properties": {
+            "u": {
+                "oneOf": [
+                    {"type": "object", "properties": {"kind": {"const": "a"}, "x": {"type": "integer"}}},
+                    {"type": "object", "properties": {"kind": {"const": "b"}, "y": {}}, "required": ["y"]},
+                ]
+            }
+        }
+    },
+)
+
+
 class TestUnions:
     def test_decided_when_it_is_whole(self) -> None:
         class Owner(BaseModel):
@@ -299,6 +356,35 @@ class TestUnions:
         assert folded(schema, '{"pet": {"b": 1}}').close() == {"pet": {"b": 1}}
         with pytest.raises(Misfit, match=r"^pet: it fits none of 2 alternatives"):
             folded(schema, '{"pet": {"c": 1}')
+
+    @pytest.mark.parametrize("schema", TAGGED)
+    def test_what_is_wrong_in_one_is_named_where_it_is(self, schema: Any) -> None:
+        for text, said in {
+            '{"u": {"kind": "c", "x": 1}}': r"u\.kind: .*\"c\" arrived",
+            '{"u": {"kind": "a", "x": "no"}}': r"u\.x: .*\"no\" arrived",
+            '{"u": {"kind": "b"}}': r"u\.y: it is required, but did not arrive",
+            '{"u": {"kind": 5}}': r"u\.kind: .*5 arrived",
+        }.items():
+            with pytest.raises(Misfit, match=f"^{said}$"):
+                folded(schema, text).close()
+
+    def test_a_wrong_tag_is_told_which_there_are(self) -> None:
+        for schema in (TAGGED[0], TAGGED[-1]):
+            with pytest.raises(Misfit, match=r'^u\.kind: expected one of "a", "b", but "c" arrived$'):
+                folded(schema, '{"u": {"kind": "c"}}')
+        with pytest.raises(Misfit, match=r"^u\.kind: it is required, but did not arrive$"):
+            folded(TAGGED[0], '{"u": {"x": 1}}')
+
+    def test_a_tag_that_a_function_tells(self) -> None:
+        kinds = Discriminator(lambda value: value.get("kind") if isinstance(value, dict) else None)
+
+        class Model(BaseModel):
+            u: Annotated[Annotated[ModelA, Tag("a")] | Annotated[ModelB, Tag("b")], kinds]
+
+        with pytest.raises(Misfit, match=r'^u: expected one of "a", "b", but an object arrived$'):
+            folded(Model, '{"u": {"kind": "c"}}')
+        with pytest.raises(Misfit, match=r"^u: unable to extract tag .* but an object arrived$"):
+            folded(Model, '{"u": {"x": 1}}')
 
     def test_structs_with_tags_and_functions(self) -> None:
         assert folded(Small | Large, '{"type": "Large", "longName": 1}').close() == Large(1)

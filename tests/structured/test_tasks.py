@@ -9,6 +9,7 @@ from typing import Any, Literal
 import msgspec
 import pytest
 from msgspec import UNSET
+from pydantic import BaseModel, field_validator
 
 from multi_agent_scheduler import Cache, Failover, FunctionAgent, LocalAgent, MultiAgentScheduler, Task, Template, Vote
 from multi_agent_scheduler.agents.structured import Structured
@@ -166,6 +167,23 @@ class TestStreamItems:
             for path in ("title", "", "steps.text"):
                 with pytest.raises(InvalidOption, match="there is no array at"):
                     await anext(scheduler.stream_items(task(), path=path))
+
+    async def test_a_place_that_a_class_looks_at_itself_must_have_an_array_too(self) -> None:
+        class Own(BaseModel):
+            o: int | None = None
+            many: list[int] | None = None
+
+            @field_validator("o", "many", mode="before")
+            @classmethod
+            def own(cls, value: Any) -> Any:
+                return value
+
+        agents = {"a": ScriptedAgent('{"many": [1, 2]}')}
+        async with MultiAgentScheduler(agents) as scheduler:
+            for path in ("o", "other"):
+                with pytest.raises(InvalidOption, match=f"there is no array at {path}"):
+                    await anext(scheduler.stream_items(task(Own), path=path))
+            assert [item async for item in scheduler.stream_items(task(Own), path="many")] == [1, 2]
 
     async def test_items_cannot_be_taken_back(self) -> None:
         read = asyncio.Event()

@@ -11,7 +11,7 @@ import msgspec
 from ..errors import ErrorInfo, InvalidOption, StreamReset, agent_error
 from ..records import Completed, Failed
 from ..request import Message, Prompt, Request, TextPart
-from ..schema import Misfit, Path, Schema, eased, json_schema, shown
+from ..schema import Path, Schema, eased, json_schema, shown
 from ..task import Result
 from ..views.objects import ObjectView, Partial
 from ..views.summary import Summary, summarise
@@ -294,11 +294,6 @@ def items_path(schema: Schema, path: str | Path) -> Path:
     Raises :class:`~multi_agent_scheduler.errors.InvalidOption` if the schema has none.
     """
     steps: Path = path if isinstance(path, tuple) else tuple(path.split(".")) if path else ()
-    shape = schema.shape
-    try:
-        for step in steps:
-            shape = shape.opened("object" if isinstance(step, str) else "array").child(step)
-        shape.opened("array")
-    except Misfit:
-        raise InvalidOption(f"path: there is no array at {shown(steps)} in the schema") from None
+    if not schema.may_have_array(steps):
+        raise InvalidOption(f"path: there is no array at {shown(steps)} in the schema")
     return steps

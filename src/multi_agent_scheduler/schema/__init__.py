@@ -58,6 +58,17 @@ class Schema(msgspec.Struct, frozen=True):
         except TypeError:  # it cannot be hashed, so it cannot be remembered
             return _of_type.__wrapped__(given)
 
+    def may_have_array(self, path: Path) -> bool:
+        """Whether an array may be there, as far as the document says: a type's class may look at some places itself."""
+        shape: Shape = DocumentShape(Checks(self.document), self.document)
+        try:
+            for step in path:
+                shape = shape.opened("object" if isinstance(step, str) else "array").child(step)
+            shape.opened("array")
+        except Misfit:
+            return False
+        return True
+
 
 @lru_cache(maxsize=256)
 def _of_type(hint: Any) -> Schema:

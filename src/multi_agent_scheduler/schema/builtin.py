@@ -10,6 +10,7 @@ import msgspec
 from msgspec import UNSET
 
 from ..errors import InvalidRequest
+from .shape import Misfit
 from .types import Check, Fields, Types, misfit
 
 __all__ = ["BuiltinTypes", "dataclass_fields"]
@@ -34,6 +35,9 @@ class BuiltinTypes(Types):
                 problem, _, place = str(error).partition(" - at `")
                 path = [name or (int(index) if index else "...") for name, index, _ in _STEP.findall(place.rstrip("`"))]
                 problem = problem.partition(", got ")[0].replace("`", "")
+                missing = problem.removeprefix("Object missing required field ")
+                if missing != problem:
+                    raise Misfit((*path, missing), "it is required, but did not arrive") from None
                 raise misfit(value, path, problem[:1].lower() + problem[1:]) from None
 
         return check

@@ -174,11 +174,28 @@ class Checks:
             yield Misfit(path, f"it fits {fitting} of {len(schemas)} alternatives, and must fit one")
             return
         kind = kind_of(value)
-        likely = [misfit for inner, misfit in zip(schemas, found, strict=True) if self.may_be(inner, kind)]
-        if len(likely) == 1 and likely[0] is not None:
-            yield likely[0]
+        likely = [(misfit, inner) for misfit, inner in zip(found, schemas, strict=True) if self.may_be(inner, kind)]
+        tags = [self._wrong_tags(inner, value) for _, inner in likely]
+        meant = [misfit for (misfit, _), wrong in zip(likely, tags, strict=True) if not wrong]
+        tag = next((name for name in (tags[0] if tags else ()) if all(name in wrong for wrong in tags)), None)
+        if len(meant) == 1 and meant[0] is not None:
+            yield meant[0]
+        elif tag is not None:
+            told = ", ".join(arrived(wrong[tag]) for wrong in tags[:8])
+            yield Misfit((*path, tag), f"expected one of {told}, but {arrived(value[tag])} arrived")
         else:
             yield Misfit(path, f"it fits none of {len(schemas)} alternatives: {arrived(value)} arrived")
+
+    def _wrong_tags(self, schema: Any, value: Any) -> dict[str, Any]:
+        """The members that would have to be another constant for the value to be meant as such."""
+        schema = self.resolved(schema)
+        if not isinstance(schema, dict) or not isinstance(value, dict):
+            return {}
+        members = (
+            (name, self.resolved(inner)) for name, inner in schema.get("properties", {}).items() if name in value
+        )
+        constants = {name: inner["const"] for name, inner in members if isinstance(inner, dict) and "const" in inner}
+        return {name: constant for name, constant in constants.items() if not equal(constant, value[name])}
 
     def may_be(self, schema: Any, kind: str) -> bool:
         """Whether values of a kind can fit at all, as far as ``type``, ``enum`` and ``const`` say."""

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Annotated, Any, get_type_hints, is_typeddict
+from typing import Annotated, Any, Final, get_type_hints, is_typeddict
 
 from ..errors import InvalidConfiguration, InvalidRequest
 from .builtin import dataclass_fields
-from .shape import Misfit
+from .shape import Misfit, Path
 from .types import Check, Fields, Later, Types, misfit
 
 __all__ = ["ModelTypes", "is_model"]
+
+_MISSING: Final = "it is required, but did not arrive"
 
 
 def is_model(hint: Any) -> bool:
@@ -52,11 +54,7 @@ class ModelTypes(Types):
             try:
                 return adapter.validate_json(encode(value))
             except pydantic.ValidationError as error:
-                first = error.errors(include_url=False, include_context=False)[0]
-                if first["type"] == "missing":
-                    raise Misfit(first["loc"], "it is required, but did not arrive") from None
-                problem = first["msg"][:1].lower() + first["msg"][1:]
-                raise misfit(value, [*first["loc"]], problem) from None
+                raise _told(value, error.errors(include_url=False)) from None
 
         return check
 
@@ -83,18 +81,49 @@ class ModelTypes(Types):
             if name in own or "*" in own:
                 places[alias] = (name, Any, None)
             else:
-                hint = self._told(info)
+                hint = self._hint(info)
                 places[alias] = (name, hint, Later(partial(self._checked, hint, model.model_config)))
             if model.model_config.get("populate_by_name") or model.model_config.get("validate_by_name"):
                 places[name] = places[alias]
         return Fields(places, partial(_built, model))
 
-    def _told(self, info: Any) -> Any:
+    def _hint(self, info: Any) -> Any:
         """A field's type with what is said about its values."""
         said = list(info.metadata)
         if info.discriminator is not None:
             said.append(self._pydantic.Field(discriminator=info.discriminator))
         return Annotated[info.annotation, *said] if said else info.annotation
+
+
+def _told(value: Any, errors: Sequence[Any]) -> Misfit:
+    """What is wrong with a value: the first that is; in a union, in the member of it in which the least is."""
+    found = [(*_place(value, error), error) for error in errors]
+    place, member, error = found[0]
+    if member:
+        members = [member for _, member, _ in found if member]
+        place, _, error = min((it for it in found if it[1]), key=lambda it: members.count(it[1]))
+    kind, context = error["type"], error.get("ctx", {})
+    tag = context.get("discriminator", "")
+    if kind == "missing":
+        return Misfit((*place, error["loc"][-1]), _MISSING)
+    if kind == "union_tag_not_found" and tag.startswith("'"):
+        return Misfit((*place, tag.strip("'")), _MISSING)
+    if kind == "union_tag_invalid":  # a tag may be a function of the value, too
+        named = (tag.strip("'"),) if tag.startswith("'") else ()
+        return misfit(value, (*place, *named), f"expected one of {context['expected_tags']}".replace("'", '"'))
+    return misfit(value, place, error["msg"][:1].lower() + error["msg"][1:])
+
+
+def _place(value: Any, error: Any) -> tuple[Path, Path]:
+    """Where an error is in a value; and the steps that are Pydantic's own: the class or tag of a union's member."""
+    place: list[str | int] = []
+    own: list[str | int] = []
+    for step in error["loc"][:-1] if error["type"] == "missing" else error["loc"]:
+        inside = step in value if isinstance(value, dict) else isinstance(value, list) and step in range(len(value))
+        if inside:
+            value = value[step]
+        (place if inside else own).append(step)
+    return tuple(place), tuple(own)
 
 
 def _built(model: Any, known: dict[str, Any]) -> Any:
