@@ -194,6 +194,18 @@ async def _nested(served: Served, path: str, depth: int) -> int:
     return (await served.post(path, body)).status_code
 
 
+async def test_a_tool_whose_schema_would_keep_a_model_here_busy_is_refused() -> None:
+    deep: Any = {}
+    for _ in range(70):
+        deep = {"items": deep}
+    agent = ScriptedAgent("x")
+    async with serving({"a": agent}) as served:
+        for schema, said in ((deep, "nested deeper than 64"), ({"enum": [*range(1001)]}, "more than 1000 values")):
+            answer = await served.post(CHAT, posted(tools={"look": {"inputSchema": schema}}))
+            assert answer.status_code == 400 and said in answer.text
+    assert agent.requests == []
+
+
 @pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/responses", "/v1/messages", CHAT])
 async def test_no_depth_of_json_breaks_the_server(path: str, tmp_path: Path) -> None:
     store = f"sqlite:///{tmp_path / 'streams.db'}"

@@ -12,9 +12,10 @@ from typing import Any, Final
 import msgspec
 
 from ..errors import InvalidRequest
+from ..request import Request
 from ..schema import reached
 
-__all__ = ["check_schema", "check_size"]
+__all__ = ["check_schema", "check_size", "check_sizes"]
 
 _LARGEST: Final = 128 * 1024  # bytes of JSON
 _DEEPEST: Final = 64  # objects and lists in each other: two for each level of the answer
@@ -33,6 +34,13 @@ def check_schema(schema: dict[str, Any]) -> None:
                     f"schema: {keyword} is not taken from a client, since a regular expression can keep the server "
                     "busy: say enum, or a length, and say what is wanted in the description"
                 )
+
+
+def check_sizes(request: Request) -> None:
+    """As :func:`check_size`, for all schemas of a request: its own, and those of its tools."""
+    for schema in (request.schema, *(tool.parameters for tool in request.tools)):
+        if schema is not None:
+            check_size(schema)
 
 
 def check_size(schema: dict[str, Any]) -> None:

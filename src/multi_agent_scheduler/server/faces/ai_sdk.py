@@ -27,6 +27,7 @@ from ..exchange import Exchange
 from ..face import Answer, Asked, Face, Headers, Renderer
 from ..problem import Problem
 from ..routing import Route
+from ..schemas import check_sizes
 from .failure import failure_of, headers_of, sentence, status_of
 from .spoken import Wire, answering, check_count, json_object
 
@@ -55,6 +56,7 @@ class AISDK(Face):
         for name, value in (("id", chat.chat_id), ("the last message's id", chat.continues)):
             if value is not None and not 0 < len(value) <= _LONGEST_ID:
                 raise InvalidRequest(f"{name} must have 1 to {_LONGEST_ID} characters")
+        check_sizes(chat.request)
         return Asked(
             request=chat.request,
             model=chat.request.model or "",

@@ -24,7 +24,7 @@ from ..answering import respond
 from ..exchange import Exchange, decoded
 from ..face import Asked, Renderer
 from ..routing import Route
-from ..schemas import check_size
+from ..schemas import check_sizes
 from .ai_sdk import AISDK, check_settings
 from .failure import failure_of
 
@@ -89,8 +89,7 @@ class AISDKObject(AISDK):
         if isinstance(fields, dict):
             check_settings(fields)
         request = ai_sdk.parse_object(fields)
-        if request.schema is not None:
-            check_size(request.schema)
+        check_sizes(request)
         return Asked(request=request, model=request.model or "", streaming=True)
 
     def renderer(self, asked: Asked, stream: StreamInfo) -> Renderer:  # noqa: ARG002

@@ -17,7 +17,7 @@ from ..answering import respond
 from ..exchange import Exchange, decoded
 from ..face import Answer, Asked, Face, Renderer
 from ..problem import Problem
-from ..schemas import check_size
+from ..schemas import check_sizes
 from .failure import failure_of, headers_of, status_of
 
 __all__ = ["Spoken", "Wire", "answering", "check_count", "json_object"]
@@ -72,9 +72,7 @@ class Spoken(Face):
         model = request.model
         if not model:
             raise InvalidRequest("model is missing: name an agent, or agent/model; /v1/models lists them")
-        for schema in (request.schema, *(tool.parameters for tool in request.tools)):
-            if schema is not None:
-                check_size(schema)
+        check_sizes(request)
         request = msgspec.structs.replace(request, extra=extra)
         return Asked(request=request, model=model, streaming=streaming, **more)
 
