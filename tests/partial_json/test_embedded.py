@@ -25,6 +25,9 @@ CASES = [
     ("```\n\n [42]\n```", [42], "", "", ""),
     ('Say `{x}` or ```{"a":1}``` inline', {"a": 1}, "Say `{x}` or ```", "``` inline", None),
     ('```python\nx = {1}\n```\n```json\n{"a": 1}\n```', {"a": 1}, "```python\nx = {1}\n```", "", "json"),
+    ("See\n[the guide](x)\n[nul, and\n[\n 1]", [1], "See\n[the guide](x)\n[nul, and", "", None),
+    ("Flags:\n[true, null]", [True, None], "Flags:", "", None),
+    ('\ufeff[1, {"a": 2}]', [1, {"a": 2}], "\ufeff", "", None),
     ('{"code": "```json\\n{}```"}', {"code": "```json\n{}```"}, "", "", None),
 ]
 

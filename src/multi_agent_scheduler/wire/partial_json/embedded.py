@@ -12,18 +12,19 @@ from .parser import Change, PartialJSON
 __all__ = ["EmbeddedJSON"]
 
 # What begins a document in prose. Every line begins behind a line feed here, the first one too. Prose has braces and
-# brackets of its own: a brace counts before a name or its end, a bracket at the begin of a line. All that may have to
-# wait for the next piece is bounded, so that no prose is read again and again.
+# brackets of its own: a brace counts before a name or its end, a bracket at the begin of a line before a value or its
+# end, so that a link is none. All that may have to wait for the next piece is bounded, so that no prose is read again
+# and again.
 _BEGIN: Final = re.compile(
     r"""\{(?=[ \t\r\n]{0,200}["}])
-      | \n[ \t]{0,200}(?P<bracket>\[)
+      | \n[ \t]{0,200}(?P<bracket>\[)(?=[ \t\r\n]{0,200}(?:[\]\[{"0-9-]|true|false|null))
       | \n[ \t]{0,3}(?P<fence>`{3,9}|~{3,9})[ \t]{0,9}
         (?: (?P<info>(?i:json)[a-zA-Z0-9]{0,9})[ \t\r]{0,9}\n | [ \t\r]{0,9}\n(?=[ \t\r\n]{0,200}[{\[]) )""",
     re.VERBOSE,
 ).search
 _MAY_BEGIN: Final = re.compile(
     r"""(?: \{[ \t\r\n]{0,200}
-          | \n[ \t]{0,200}
+          | \n[ \t]{0,200}(?:\[[ \t\r\n]{0,200}(?:t(?:ru?)?|f(?:a(?:ls?)?)?|n(?:ul?)?)?)?
           | \n[ \t]{0,3}(?:`{1,9}|~{1,9})[ \t]{0,9}[a-zA-Z0-9]{0,13}[ \t\r]{0,9}(?:\n[ \t\r\n]{0,200})?
         )\Z""",
     re.VERBOSE,
@@ -95,7 +96,7 @@ class EmbeddedJSON(PartialJSON):
     def _found(self, prose: str) -> tuple[int, int]:
         """Where the prose ends and where the document begins; -1 if it does not yet."""
         if self._blank:
-            text = prose.lstrip(" \t\r\n")
+            text = prose.lstrip(" \t\r\n\ufeff")  # a mark of the byte order says nothing
             if text[:1] in ("{", "["):
                 begin = len(prose) - len(text)
                 return begin, begin
