@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Hashable, Sequence
 from typing import TYPE_CHECKING, Final
+from urllib.parse import quote
 
 import msgspec
 
 from ..records import Record
-from ..store.base import Log
+from ..store.base import trimmed
 from ..store.core import StreamInfo
 from ..task import Task
 from ..views.pacing import Pacer, parse_pace
@@ -22,7 +23,7 @@ from .relay import Opening, Relay
 if TYPE_CHECKING:
     from ..handles import Handle
 
-__all__ = ["STREAM_HEADERS", "everything", "relayed", "respond", "stream", "submitted", "whole"]
+__all__ = ["STREAM_HEADERS", "relayed", "respond", "stream", "submitted", "whole"]
 
 STREAM_HEADERS: Final = (
     (b"cache-control", b"no-store"),
@@ -82,8 +83,10 @@ async def relayed(
     """Be a stream's reader for as long as the client is there, or until the response is complete.
 
     Readers of one stream with the same ``spelling`` share what is rendered: it must name all that makes it differ.
+    Raises Problem before anything is sent.
     """
     server, stream_id = exchange.server, info.stream_id
+    check_whole(exchange, info, after)
     log = server.scheduler.log(stream_id, owner=exchange.owner)
     if exchange.method == "HEAD":  # that is no reader
         pacer_of(exchange, exchange.query.get("pace"))
@@ -142,6 +145,14 @@ def check_reading(exchange: Exchange) -> None:
         raise Problem(429, f"no more than {most} streams can be read at once", headers=_SOON)
 
 
+def check_whole(exchange: Exchange, info: StreamInfo, after: int) -> None:
+    """Raise Problem 410 if the records behind seq ``after`` were trimmed away; it links to the stream as JSON."""
+    if info.trimmed and after < info.seq:
+        place = quote(f"{exchange.scope.get('root_path', '')}/v1/streams/{info.stream_id}")
+        link = f'<{place}>; rel="alternate"; type="application/json"'
+        raise Problem(410, str(trimmed(info.stream_id)), instance=place, headers=((b"link", link.encode()),))
+
+
 def check_running(exchange: Exchange, more: int) -> None:
     """Raise Problem 429 if so many streams more are more than this owner may have running, 400 if they always would be.
 
@@ -188,21 +199,13 @@ async def whole(exchange: Exchange, face: Face, asked: Asked, handle: Handle) ->
             raise Problem(503, "the server is being stopped", headers=_SOON)
         result.result()
         info = server.scheduler.find(stream_id, owner=exchange.owner)
-        await exchange.answer(face.whole(asked, info, everything(log)))
+        await exchange.answer(face.whole(asked, info, log.whole()))
     finally:
         server.waiting.discard(result)
         for waiting in (result, gone):
             waiting.cancel()
         await asyncio.wait({result, gone})
         server.attendance.leave(stream_id, asked.leaving, ended=log.ended)
-
-
-def everything(log: Log) -> Sequence[Record]:
-    """All records of a log that are shown now."""
-    records: list[Record] = []
-    while some := log.read(len(records)):
-        records += some
-    return records
 
 
 def add_headers(answer: Answer, headers: Headers) -> Answer:

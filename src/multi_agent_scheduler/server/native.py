@@ -217,7 +217,7 @@ ROUTES: Final = (
     ),
     Route(
         method="GET", path=_STREAM, handler=read, streams=True, token=True,
-        events=ObjectStep, answers={200: StreamBody, 204: None},
+        events=ObjectStep, answers={200: StreamBody, 204: None, 410: None},
         summary="A stream: its events from a cursor on, or how it stands, as the client accepts.",
         query={
             "after": "the cursor behind which events begin, if there is no Last-Event-ID",

@@ -21,7 +21,10 @@ __all__ = ["ROUTES", "document"]
 
 _COMPONENTS: Final = "#/components/schemas/{name}"
 _EVENTS: Final = {"schema": {"type": "string"}}
-_STATUSES: Final = {200: "The answer.", 201: "It was made.", 202: "It was accepted.", 204: "There is nothing more."}
+_STATUSES: Final = {
+    200: "The answer.", 201: "It was made.", 202: "It was accepted.", 204: "There is nothing more.",
+    410: "The records that were asked for are gone; the field `Link` says where what they said is still kept, as JSON.",
+}  # fmt: skip
 _ANY: Final[dict[str, Any]] = {"type": "object"}
 
 
@@ -104,18 +107,20 @@ def _parameters(route: Route) -> Iterator[dict[str, Any]]:
 
 def _responses(route: Route) -> dict[str, Any]:
     found: dict[str, Any] = {}
+    told = route.problem(Problem(400, "")).content_type.decode().partition(";")[0]
+    shape = _schema(ProblemBody) if route.problem is native_problem else _schema(str if told == "text/plain" else dict)
+    problem = {told: {"schema": shape}}
     for status, kind in (route.answers or {200: None}).items():
         response: dict[str, Any] = {"description": _STATUSES[status]}
-        if kind is str:
+        if status >= 400:
+            response["content"] = problem
+        elif kind is str:
             response["content"] = {"text/plain": {"schema": {"type": "string"}}}
         elif kind is not None:
             response["content"] = {"application/json": {"schema": _schema(kind)}}
         if route.streams and status == 200:
             response.setdefault("content", {})["text/event-stream"] = _EVENTS
         found[str(status)] = response
-    told = route.problem(Problem(400, "")).content_type.decode().partition(";")[0]
-    shape = _schema(ProblemBody) if route.problem is native_problem else _schema(str if told == "text/plain" else dict)
-    problem = {told: {"schema": shape}}
     found["4XX"] = {"description": "What was wrong with the request.", "content": problem}
     found["5XX"] = {"description": "What this server cannot do now.", "content": problem}
     return found

@@ -24,7 +24,7 @@ from ..task import Task
 from ..views.pacing import Pacer
 from . import cursor as cursors
 from .access import REVOKED
-from .answering import check_reading, check_running, pacer_of
+from .answering import check_reading, check_running, check_whole, pacer_of
 from .conversation import converse
 from .dialogue import Action, Cancel, Dialogue, Follow, Open, Say, Start, Stop, Submit, Subscribe, problem_message
 from .exchange import Exchange
@@ -349,6 +349,7 @@ class _Connection:
         server, exchange, stream_id = self._server, self._exchange, message.stream_id
         info = server.scheduler.find(stream_id, owner=exchange.owner)
         after = cursors.parse(message.after, info) if message.after else 0
+        check_whole(exchange, info, after)
         pacer = pacer_of(exchange, message.pace)
         check_reading(exchange)
         log = server.scheduler.log(stream_id, owner=exchange.owner)

@@ -20,7 +20,7 @@ from ...request import Request
 from ...store.core import StreamInfo
 from ...views.live import live
 from ...wire import openai_responses
-from ..answering import STREAM_HEADERS, everything, relayed, respond, submitted
+from ..answering import STREAM_HEADERS, relayed, respond, submitted
 from ..exchange import Exchange
 from ..face import Answer, Asked, Renderer
 from ..problem import Problem
@@ -232,7 +232,7 @@ async def _events(exchange: Exchange, asked: Asked, info: StreamInfo) -> None:
 async def _object(exchange: Exchange, asked: Asked, info: StreamInfo) -> None:
     """A response as it stands."""
     log = exchange.server.scheduler.log(info.stream_id, owner=exchange.owner)
-    records = live(everything(log))
+    records = live(log.whole())
     await exchange.json({**FACE.body(asked, info, records), **({} if records else {"status": "queued"})})
 
 
@@ -248,7 +248,7 @@ ROUTES: Final = (
     ),
     Route(
         method="GET", path="/v1/responses/{response_id}", handler=retrieve, problem=_problem, streams=True,
-        summary="A response as it stands, or its events.", answers={200: dict[str, Any]},
+        summary="A response as it stands, or its events.", answers={200: dict[str, Any], 410: None},
         query={
             "stream": "true for its events",
             "starting_after": "the sequence_number of the last event that the reader has",

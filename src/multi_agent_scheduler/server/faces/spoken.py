@@ -8,7 +8,7 @@ from typing import Any, Final, Protocol
 
 import msgspec
 
-from ...errors import ErrorInfo, InvalidRequest
+from ...errors import ErrorInfo, InvalidRequest, LogTrimmed
 from ...records import CallStarted, Record
 from ...request import Request
 from ...store.core import StreamInfo
@@ -105,7 +105,11 @@ def answering(exchange: Exchange, stream: StreamInfo) -> str:
     Empty while there is none.
     """
     log = exchange.server.scheduler.log(stream.stream_id, owner=exchange.owner)
-    first = next(iter(log.read(0)), None)
+    try:
+        records = log.read(0)
+    except LogTrimmed:
+        records = log.digest()
+    first = next(iter(records), None)
     if not isinstance(first, CallStarted):
         return ""
     return first.agent if first.model is None else f"{first.agent}/{first.model}"
