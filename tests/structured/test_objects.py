@@ -375,6 +375,13 @@ class TestUnions:
         with pytest.raises(Misfit, match=r"^u\.kind: it is required, but did not arrive$"):
             folded(TAGGED[0], '{"u": {"x": 1}}')
 
+    def test_a_wrong_tag_in_the_document_of_a_type(self) -> None:
+        for schema in map(json_schema, (TaggedModel, TaggedStruct)):
+            with pytest.raises(Misfit, match=r'^u\.kind: expected one of "a", "b", but "c" arrived$'):
+                folded(schema, '{"u": {"kind": "c"}}')
+            with pytest.raises(Misfit, match=r"^u\.y: it is required, but did not arrive$"):
+                folded(schema, '{"u": {"kind": "b"}}')
+
     def test_a_tag_that_a_function_tells(self) -> None:
         kinds = Discriminator(lambda value: value.get("kind") if isinstance(value, dict) else None)
 

@@ -181,21 +181,25 @@ class Checks:
         if len(meant) == 1 and meant[0] is not None:
             yield meant[0]
         elif tag is not None:
-            told = ", ".join(arrived(wrong[tag]) for wrong in tags[:8])
-            yield Misfit((*path, tag), f"expected one of {told}, but {arrived(value[tag])} arrived")
+            problem = _enum([other for wrong in tags for other in wrong[tag]], value[tag])
+            yield Misfit((*path, tag), f"{problem}, but {arrived(value[tag])} arrived")
         else:
             yield Misfit(path, f"it fits none of {len(schemas)} alternatives: {arrived(value)} arrived")
 
-    def _wrong_tags(self, schema: Any, value: Any) -> dict[str, Any]:
-        """The members that would have to be another constant for the value to be meant as such."""
+    def _wrong_tags(self, schema: Any, value: Any) -> dict[str, list[Any]]:
+        """The members that would have to be another constant for the value to be meant as such, and which."""
         schema = self.resolved(schema)
         if not isinstance(schema, dict) or not isinstance(value, dict):
             return {}
         members = (
             (name, self.resolved(inner)) for name, inner in schema.get("properties", {}).items() if name in value
         )
-        constants = {name: inner["const"] for name, inner in members if isinstance(inner, dict) and "const" in inner}
-        return {name: constant for name, constant in constants.items() if not equal(constant, value[name])}
+        constants = {
+            name: [inner["const"]] if "const" in inner else inner["enum"]
+            for name, inner in members
+            if isinstance(inner, dict) and not inner.keys().isdisjoint(("const", "enum"))
+        }
+        return {name: constant for name, constant in constants.items() if _enum(constant, value[name]) is not None}
 
     def may_be(self, schema: Any, kind: str) -> bool:
         """Whether values of a kind can fit at all, as far as ``type``, ``enum`` and ``const`` say."""
