@@ -17,6 +17,7 @@ from multi_agent_scheduler.cli import streams
 from tests.agents.server import Provider, answer, chat, chat_event, chunk, head
 from tests.cli.commands import Done, mas, process, run
 from tests.cli.test_run import hangs, states, write
+from tests.store.files import until, using
 
 STORE = ("--store", "sqlite:///mas.db")
 
@@ -257,3 +258,30 @@ def test_ages(seconds: float, age: str) -> None:
 @pytest.mark.parametrize(("size", "shown_as"), [(0, "0 B"), (999, "999 B"), (1500, "2 kB"), (2_340_000, "2.3 MB")])
 def test_sizes(size: int, shown_as: str) -> None:
     assert streams._size(size) == shown_as
+
+
+# --- when logs were trimmed -----------------------------------------------------------------------------------------
+
+
+async def test_of_a_trimmed_stream_the_text_is_shown_and_that_it_was_trimmed(
+    shown: pytest.CaptureFixture[bytes], folder: Path
+) -> None:
+    found = await ran(shown)
+    async with using(folder / "mas.db", keep_logs=0) as store:
+        await until(lambda: all(info.trimmed for info in store.streams()))
+        last = store.info(found["facts"]).seq
+    done = await mas(shown, "watch", found["facts"][:8], *STORE)
+    assert (done.code, done.out.strip()) == (0, b"Bees fly")
+    said, ended = done.err.splitlines()
+    assert said == "mas: facts: its log was trimmed long after its end; this is the text that it had then"
+    assert "completed (stop)" in ended
+    for more in (("--after", "1"), ("--format", "records")):
+        done = await mas(shown, "watch", found["facts"], *more, *STORE)
+        assert done.code != 0 and done.out == b"" and "was trimmed: its records are gone" in done.err
+    done = await mas(shown, "watch", found["facts"], "--after", str(last), *STORE)
+    assert (done.code, done.out) == (0, b"") and "completed (stop)" in done.err
+    listed = json.loads((await mas(shown, "streams", "--format", "json", *STORE)).out)
+    assert [info["trimmed"] for info in listed] == [True, True]
+    assert (await mas(shown, "streams", *STORE)).out.count(b" (trimmed)") == 2
+    done = await mas(shown, "resume", *STORE)
+    assert done.code == 0

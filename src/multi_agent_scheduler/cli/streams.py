@@ -19,7 +19,7 @@ from ..store.follow import Follower
 from ..store.owner import NoOwner
 from ..store.reader import SQLiteReader
 from ..task import Result
-from ..views.summary import Summary
+from ..views.summary import Summary, summarise
 from ..views.text import TextView
 from . import place
 from .stopping import Stopping
@@ -57,8 +57,8 @@ async def _streams(store: str | None, limit: int, *, as_json: bool) -> int:
 
 def _row(info: StreamInfo, now: float) -> tuple[str, ...]:
     plan = "-" if info.plan_id is None else info.plan_id[:_SHOWN]
-    age = _age(now - info.created)
-    return info.stream_id[:_SHOWN], one_line(info.task_id), plan, info.state, _size(info.size), age
+    size = f"{_size(info.size)} (trimmed)" if info.trimmed else _size(info.size)
+    return info.stream_id[:_SHOWN], one_line(info.task_id), plan, info.state, size, _age(now - info.created)
 
 
 def _size(size: float) -> str:
@@ -84,6 +84,8 @@ def watch(parsed: argparse.Namespace) -> int:
 async def _watch(store: str | None, beginning: str, after: int, *, records: bool) -> int:
     async with place.reading(store) as reader:
         info = place.found(reader, beginning)
+        if info.trimmed and not after and not records:
+            return await _show_what_is_left(reader, info)
         Follower(reader, info.stream_id, after)  # raises if the cursor cannot be
         with Stopping() as stopping:
             main = asyncio.current_task()
@@ -95,6 +97,20 @@ async def _watch(store: str | None, beginning: str, after: int, *, records: bool
                 if stopping.signal is None:
                     raise
                 stopping.leave()
+    return _told(info, result)
+
+
+async def _show_what_is_left(reader: SQLiteReader, info: StreamInfo) -> int:
+    """The text of a stream whose log was trimmed: how it came, and what was taken back, is gone."""
+    result, output = summarise(reader.log(info.stream_id).digest(), stream_id=info.stream_id), Output()
+    await output.text(result.text)
+    await output.end()
+    complain(f"{one_line(info.task_id)}: its log was trimmed long after its end; this is the text that it had then")
+    return _told(info, result)
+
+
+def _told(info: StreamInfo, result: Result) -> int:
+    """Say how a stream ended; gives the exit code."""
     if result.error is not None and not result.success and result.state != "cancelled":
         complain(f"{one_line(info.task_id)}: {result.error}")
     else:
@@ -104,6 +120,8 @@ async def _watch(store: str | None, beginning: str, after: int, *, records: bool
 
 async def _follow(reader: SQLiteReader, info: StreamInfo, after: int, *, records: bool) -> Result:
     """Show what is behind seq ``after``, up to the terminal. Raises StoreError where it will not come."""
+    if info.trimmed:  # there is nothing behind ``after``
+        return summarise(reader.log(info.stream_id).digest(), stream_id=info.stream_id)
     follower, summary, view, output = Follower(reader, info.stream_id), Summary(), TextView(), Output()
     while True:
         seq = follower.seq
