@@ -20,7 +20,7 @@ from .routing import PLACE, Field, ProblemBody, Route, native_problem
 __all__ = ["ROUTES", "document"]
 
 _COMPONENTS: Final = "#/components/schemas/{name}"
-_EVENTS: Final = {"schema": {"type": "string"}}
+_EVENTS: Final = {"schema": {"description": "server-sent events"}}
 _STATUSES: Final = {
     200: "The answer.", 201: "It was made.", 202: "It was accepted.", 204: "There is nothing more.",
     410: "The records that were asked for are gone; the field `Link` says where what they said is still kept, as JSON.",
@@ -32,6 +32,7 @@ def document(routes: Sequence[Route]) -> dict[str, Any]:
     """All routes, with everything that they take and answer."""
     types = [kind for route in routes for kind in _types(route) if _is_struct(kind)]
     _, components = msgspec.json.schema_components([*types, ProblemBody], ref_template=_COMPONENTS)
+    components |= {route.body["title"]: route.body for route in routes if isinstance(route.body, Mapping)}
     paths: dict[str, dict[str, Any]] = {}
     for route in routes:
         paths.setdefault(route.path, {})[route.method.lower()] = _operation(route)
@@ -65,6 +66,8 @@ def _is_struct(kind: Any) -> bool:
 
 
 def _schema(kind: Any) -> dict[str, Any]:
+    if isinstance(kind, Mapping):
+        return {"$ref": _COMPONENTS.format(name=kind["title"])}
     if _is_struct(kind):
         return {"$ref": _COMPONENTS.format(name=kind.__name__)}
     return {"type": "string"} if kind is str else _ANY

@@ -69,8 +69,9 @@ class Field(msgspec.Struct, frozen=True):
 class Route(msgspec.Struct, frozen=True, kw_only=True):
     """One method on one path. ``path`` has places as ``{name}``, each one segment.
 
-    What follows ``problem`` is for the OpenAPI document: the type of the body, the types of the answers by status (None
-    for one without a body), the parameters of the query and the header fields; a string is a field's description.
+    What follows ``problem`` is for the OpenAPI document: the type of the body (or its schema, with a title), the types
+    of the answers by status (None for one without a body), the parameters of the query and the header fields; a string
+    is a field's description.
     """
 
     method: str

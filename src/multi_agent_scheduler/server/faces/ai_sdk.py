@@ -29,14 +29,14 @@ from ..problem import Problem
 from ..routing import Route
 from ..schemas import check_sizes
 from .failure import failure_of, headers_of, sentence, status_of
-from .spoken import Wire, answering, check_count, json_object
+from .shapes import PAGE, SERVERS_OWN
+from .spoken import Wire, answering, check_count, check_numbers, json_object
 
 __all__ = ["FACE", "ROUTES", "check_settings"]
 
 _json: Final = msgspec.json.Encoder().encode
 _PREFIX: Final = "ai-sdk/"
 _LONGEST_ID: Final = 200
-_SERVERS_OWN: Final = ("apiKey", "api_key", "baseURL", "base_url", "headers")
 _TEXT: Final = b"text/plain; charset=utf-8"
 
 
@@ -53,6 +53,7 @@ class AISDK(Face):
         fields = json_object(body)
         check_settings(fields)
         chat = ai_sdk.parse_request(fields)
+        check_numbers(chat.request)
         for name, value in (("id", chat.chat_id), ("the last message's id", chat.continues)):
             if value is not None and not 0 < len(value) <= _LONGEST_ID:
                 raise InvalidRequest(f"{name} must have 1 to {_LONGEST_ID} characters")
@@ -90,7 +91,7 @@ def check_settings(fields: Mapping[str, Any]) -> None:
     What else a page sends that has no meaning here is left out.
     """
     check_count(fields.get("n"))
-    for name in _SERVERS_OWN:
+    for name in SERVERS_OWN:
         if fields.get(name) is not None:
             raise InvalidRequest(f"{name}: where a model is asked, and with which key, is for the server to say")
 
@@ -147,7 +148,7 @@ def _route(method: str, path: str, handler: Any, summary: str, **more: Any) -> R
 ROUTES: Final = (
     _route(
         "POST", "/v1/ai-sdk/chat", chat, "A chat's next answer, for the AI SDK's useChat.",
-        body=dict[str, Any], streams=True,
+        body=PAGE, streams=True,
     ),
     _route(
         "GET", "/v1/ai-sdk/chat/{chat_id}/stream", resume, "The answer under way from its start; 204 if there is none.",

@@ -27,6 +27,8 @@ from ..routing import Route
 from ..schemas import check_sizes
 from .ai_sdk import AISDK, check_settings
 from .failure import failure_of
+from .shapes import OBJECT
+from .spoken import check_numbers
 
 __all__ = ["FACE", "ROUTES"]
 
@@ -89,6 +91,7 @@ class AISDKObject(AISDK):
         if isinstance(fields, dict):
             check_settings(fields)
         request = ai_sdk.parse_object(fields)
+        check_numbers(request)
         check_sizes(request)
         return Asked(request=request, model=request.model or "", streaming=True)
 
@@ -109,6 +112,6 @@ async def make(exchange: Exchange) -> None:
 ROUTES: Final = (
     Route(
         method="POST", path="/v1/ai-sdk/object", handler=make, problem=FACE.problem, answers={200: str},
-        summary="A JSON document as it grows, for the AI SDK's useObject.", body=object,
+        summary="A JSON document as it grows, for the AI SDK's useObject.", body=OBJECT,
     ),
 )  # fmt: skip

@@ -15,32 +15,22 @@ from ...wire import openai_chat
 from ..face import Asked, Renderer
 from ..routing import Route
 from .openai_error import error_object
-from .spoken import Spoken, Wire, check_count, json_object
+from .shapes import CHAT
+from .spoken import Spoken, Wire, check_count
 
 __all__ = ["FACE", "ROUTES"]
 
 _json: Final = msgspec.json.Encoder().encode
-
-# https://platform.openai.com/docs/api-reference/chat/create; the last line is what compatible servers take beside it.
-_FIELDS: Final = frozenset(
-    {
-        "audio", "frequency_penalty", "function_call", "functions", "logit_bias", "logprobs", "max_tokens",
-        "metadata", "modalities", "moderation", "n", "prediction", "presence_penalty", "prompt_cache_key",
-        "prompt_cache_options", "prompt_cache_retention", "response_format", "safety_identifier", "service_tier",
-        "store", "stream_options", "tool_choice", "top_logprobs", "user", "verbosity", "web_search_options",
-        "chat_template_kwargs", "min_p", "reasoning", "repetition_penalty", "thinking", "top_k",
-    }
-)  # fmt: skip
 
 
 class Chat(Spoken):
     """A client that leaves stops its answer. ``options`` says whether the stream ends with the usage."""
 
     name = "chat"
-    fields = _FIELDS
+    shape = CHAT
 
     def parse(self, body: bytes) -> Asked:
-        fields = json_object(body)
+        fields = self.fields(body)
         check_count(fields.get("n"))
         request, streaming = openai_chat.parse_request(fields)
         return self.asked(request, streaming, options=openai_chat.wants_usage(fields))
@@ -72,6 +62,6 @@ FACE: Final = Chat()
 ROUTES: Final = (
     Route(
         method="POST", path="/v1/chat/completions", handler=FACE.answer, problem=FACE.problem, streams=True,
-        summary="A chat completion, in OpenAI's protocol.", body=dict[str, Any], answers={200: dict[str, Any]},
+        summary="A chat completion, in OpenAI's protocol.", body=CHAT, answers={200: dict[str, Any]},
     ),
 )  # fmt: skip

@@ -16,20 +16,12 @@ from ..exchange import Exchange
 from ..face import Asked, Renderer
 from ..routing import Route
 from .failure import sentence, status_of
-from .spoken import Spoken, Wire, json_object
+from .shapes import MESSAGES
+from .spoken import Spoken, Wire
 
 __all__ = ["FACE", "ROUTES"]
 
 _json: Final = msgspec.json.Encoder().encode
-
-# https://docs.anthropic.com/en/api/messages, without what is for the account that pays, which is not the client's.
-_FIELDS: Final = frozenset(
-    {
-        "cache_control", "compaction", "container", "context_management", "diagnostics", "fallbacks",
-        "inference_geo", "mcp_servers", "metadata", "output_config", "output_format", "service_tier", "speed",
-        "thinking", "thread", "tool_choice", "top_k",
-    }
-)  # fmt: skip
 
 # https://docs.anthropic.com/en/api/errors
 _TYPES: Final = {
@@ -51,7 +43,7 @@ class Messages(Spoken):
     """A client that leaves stops its answer."""
 
     name = "messages"
-    fields = _FIELDS
+    shape = MESSAGES
 
     async def answer(self, exchange: Exchange) -> None:
         told = (b"request-id", exchange.request_id.encode())  # this protocol's own name for it
@@ -59,7 +51,7 @@ class Messages(Spoken):
         await super().answer(exchange)
 
     def parse(self, body: bytes) -> Asked:
-        return self.asked(*anthropic.parse_request(json_object(body)))
+        return self.asked(*anthropic.parse_request(self.fields(body)))
 
     def renderer(self, asked: Asked, stream: StreamInfo) -> Renderer:
         return Wire(partial(_encoder, asked, stream), self._broken, b'event: ping\ndata: {"type":"ping"}\n\n')
@@ -86,6 +78,6 @@ FACE: Final = Messages()
 ROUTES: Final = (
     Route(
         method="POST", path="/v1/messages", handler=FACE.answer, problem=FACE.problem, streams=True,
-        summary="A message, in Anthropic's protocol.", body=dict[str, Any], answers={200: dict[str, Any]},
+        summary="A message, in Anthropic's protocol.", body=MESSAGES, answers={200: dict[str, Any]},
     ),
 )  # fmt: skip

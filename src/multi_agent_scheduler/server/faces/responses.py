@@ -27,7 +27,8 @@ from ..problem import Problem
 from ..relay import Opening
 from ..routing import Route
 from .openai_error import error_object
-from .spoken import Spoken, answering, json_object
+from .shapes import RESPONSES
+from .spoken import Spoken, answering
 
 __all__ = ["FACE", "ROUTES"]
 
@@ -36,16 +37,7 @@ _PREFIX: Final = "resp_"
 _STOP_SECONDS: Final = 5.0
 _BACKGROUND: Final = "responses/background"  # the id of the task says what its stream was asked for
 
-# https://platform.openai.com/docs/api-reference/responses/create, without what is for the account that pays.
-_FIELDS: Final = frozenset(
-    {
-        "background_options", "context_management", "image", "include", "max_tool_calls",
-        "metadata", "moderation", "prompt", "prompt_cache_key", "prompt_cache_options", "prompt_cache_retention",
-        "reasoning", "safety_identifier", "service_tier", "store", "stream_options", "text", "tool_choice",
-        "top_logprobs", "truncation", "user",
-    }
-)  # fmt: skip
-_ELSEWHERE: Final = ("previous_response_id", "conversation")
+_ELSEWHERE: Final = ("previous_response_id", "conversation", "prompt")
 _ECHOED: Final = (
     "instructions", "max_output_tokens", "metadata", "parallel_tool_calls", "reasoning", "temperature", "text",
     "tool_choice", "tools", "top_p", "truncation", "user",
@@ -106,16 +98,18 @@ class Responses(Spoken):
     """A client that leaves stops its answer, unless it was asked for with ``background``."""
 
     name = "responses"
-    fields = _FIELDS
+    shape = RESPONSES
 
     def parse(self, body: bytes) -> Asked:
-        fields = json_object(body)
+        fields = self.fields(body)
         for name in _ELSEWHERE:
             if fields.pop(name, None) is not None:
                 raise InvalidRequest(f"{name}: is not kept here; send the whole conversation as input")
         background = fields.pop("background", None)
         if background is not None and not isinstance(background, bool):
             raise InvalidRequest("background: must be true or false")
+        if not fields.get("input"):
+            raise InvalidRequest("input: is required: a text, or a list of at least one item")
         request, streaming = openai_responses.parse_request(fields)
         echo = {name: fields[name] for name in _ECHOED if fields.get(name) is not None}
         return self.asked(
@@ -244,7 +238,7 @@ def _problem(problem: Problem) -> Answer:
 ROUTES: Final = (
     Route(
         method="POST", path="/v1/responses", handler=create, problem=FACE.problem, streams=True,
-        summary="A response, in OpenAI's protocol.", body=dict[str, Any], answers={200: dict[str, Any]},
+        summary="A response, in OpenAI's protocol.", body=RESPONSES, answers={200: dict[str, Any]},
     ),
     Route(
         method="GET", path="/v1/responses/{response_id}", handler=retrieve, problem=_problem, streams=True,

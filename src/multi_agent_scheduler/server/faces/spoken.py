@@ -19,8 +19,9 @@ from ..face import Answer, Asked, Face, Renderer
 from ..problem import Problem
 from ..schemas import check_sizes
 from .failure import failure_of, headers_of, status_of
+from .shapes import Shape
 
-__all__ = ["Spoken", "Wire", "answering", "check_count", "json_object"]
+__all__ = ["Spoken", "Wire", "answering", "check_count", "check_numbers", "json_object"]
 
 _json: Final = msgspec.json.Encoder().encode
 
@@ -53,25 +54,31 @@ class Wire(Renderer):
 class Spoken(Face):
     """A face over a wire package."""
 
-    fields: frozenset[str]
-    """What a request may have at its top beside what the canonical request has a field for."""
+    shape: Shape
+    """The JSON Schema of a request."""
 
     async def answer(self, exchange: Exchange) -> None:
         """Handle a POST: run what is asked, and answer with it."""
         await respond(exchange, self, self.parse(await exchange.body()))
 
-    def asked(self, request: Request, streaming: bool, **more: Any) -> Asked:
-        """What is asked, with no field in the request's ``extra`` but those that the protocol has.
+    def fields(self, body: bytes) -> dict[str, Any]:
+        """A request's body. Raises Problem if it is no JSON object, InvalidRequest for what the protocol does not have.
 
-        ``more`` are the other fields of :class:`Asked`. Raises InvalidRequest.
+        So no client can reach what only the server is to say: where a model is asked, and with which key.
         """
-        extra = {name: value for name, value in request.extra.items() if value is not None}
-        strange = next((name for name in extra if name not in self.fields), None)
+        fields = json_object(body)
+        strange = next((name for name in fields if name not in self.shape["properties"]), None)
         if strange is not None:
             raise InvalidRequest(f"{strange[:100]!r} is not a field of this request")
+        return fields
+
+    def asked(self, request: Request, streaming: bool, **more: Any) -> Asked:
+        """What is asked. ``more`` are the other fields of :class:`Asked`. Raises InvalidRequest."""
+        extra = {name: value for name, value in request.extra.items() if value is not None}
         model = request.model
         if not model:
             raise InvalidRequest("model is missing: name an agent, or agent/model; /v1/models lists them")
+        check_numbers(request)
         check_sizes(request)
         request = msgspec.structs.replace(request, extra=extra)
         return Asked(request=request, model=model, streaming=streaming, **more)
@@ -113,6 +120,19 @@ def answering(exchange: Exchange, stream: StreamInfo) -> str:
     if not isinstance(first, CallStarted):
         return ""
     return first.agent if first.model is None else f"{first.agent}/{first.model}"
+
+
+def check_numbers(request: Request) -> None:
+    """Raise InvalidRequest for a number that means nothing to a model, and that a store may not be able to keep."""
+    for name, least, most in _NUMBERS:
+        value = getattr(request, name)
+        if value is not None and not least <= value <= most:
+            raise InvalidRequest(f"{name} must be from {least} to {most}")
+
+
+_NUMBERS: Final = (
+    ("max_tokens", 1, 2**53), ("seed", -(2**63), 2**63 - 1), ("temperature", 0, 10**9), ("top_p", 0, 10**9),
+)  # fmt: skip
 
 
 def check_count(count: Any) -> None:

@@ -61,9 +61,9 @@ def parse_object(body: Any) -> Request:
     fields = Fields.of({"prompt": body} if isinstance(body, str) else body, "the body")
     fields.where = ""
     prompt, posted = fields.text("prompt"), fields.list("messages")
-    if (not prompt) == (posted is None):
+    if prompt == "" or (prompt is None) == (posted is None):
         raise InvalidRequest("one of prompt (a text) and messages is needed")
-    messages = [Message("user", (TextPart(text=prompt),))] if prompt else _conversation(posted or [])
+    messages = [Message("user", (TextPart(text=prompt),))] if prompt is not None else _conversation(posted or [])
     return msgspec.structs.replace(_request(fields, messages), schema=fields.object("schema"))
 
 
@@ -73,7 +73,7 @@ def _conversation(posted: list[Any]) -> list[Message]:
     messages: list[Message] = []
     for number, message in enumerate(posted):
         messages += _message(Fields.of(message, f"messages[{number}]"))
-    if not any(message.role != "system" for message in messages):
+    if not any(message.role == "user" for message in messages):
         raise InvalidRequest("messages has nothing to answer: at least one message must be the user's")
     return messages
 

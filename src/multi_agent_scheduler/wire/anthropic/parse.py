@@ -113,7 +113,7 @@ def _output(body: Mapping[str, Any], fields: dict[str, Any], extra: dict[str, An
 
 def _tool(tool: Any, path: str) -> Tool:
     tool = _typed(tool, dict, path)
-    kind = tool.get("type")
+    kind = _maybe(tool, "type", str, f"{path}.")
     if kind is not None and kind != "custom":  # a tool of the provider's
         name = tool.get("name") or kind
         return Tool(name=_typed(name, str, f"{path}.name"), raw=tool)
@@ -252,6 +252,8 @@ def _typed(value: Any, kind: type, path: str) -> Any:
 
 def _maybe(fields: Mapping[str, Any], name: str, kind: type, where: str = "") -> Any:
     value = fields.get(name)
+    if kind is int and isinstance(value, float) and value.is_integer():  # JSON does not tell 5.0 from 5
+        value = int(value)
     return None if value is None else _typed(value, kind, f"{where}{name}")
 
 

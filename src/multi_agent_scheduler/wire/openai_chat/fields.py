@@ -68,7 +68,7 @@ class Fields:
         value = self.raw.get(name)
         if value is not None and (not isinstance(value, int | float) or isinstance(value, bool)):
             raise self._wrong(name, "a number", value)
-        if value is not None and not math.isfinite(value):
+        if isinstance(value, float) and not math.isfinite(value):
             raise self._wrong(name, "a finite number", value)
         return value
 

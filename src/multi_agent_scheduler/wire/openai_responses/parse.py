@@ -92,6 +92,8 @@ _NAMES: Final = {str: "a string", int: "a whole number", float: "a number", bool
 
 
 def _typed(value: Any, kinds: tuple[type, ...], path: str) -> Any:
+    if kinds == (int,) and isinstance(value, float) and value.is_integer():  # JSON does not tell 5.0 from 5
+        return int(value)
     if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
         raise _wrong(path, _NAMES[kinds[-1]], value)
     return value
