@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
+import signal
+import sys
 from pathlib import Path
 
 import pytest
@@ -165,5 +168,65 @@ async def test_a_damaged_log_is_not_trimmed_and_holds_nothing_up(
         await written(store, "more", "x")
     assert [record.getMessage() for record in caplog.records] == [
         "the log of the stream number 1 is left as it is: a block of a log is damaged: Expected `array`, got `int`",
-        "the log of the stream number 2 is left as it is: there are no blocks of it",
+        "the log of the stream number 2 is left as it is: its blocks have 0 records, and not 2",
     ]
+
+
+_KILLED_WHILE_IT_TRIMS = """
+import asyncio, os, signal, sys
+from multi_agent_scheduler.store import engine
+from tests.store.files import until, using
+database = engine.connect(sys.argv[1], "read")
+Database = type(database)
+database.close()
+execute, statements, trimming = Database.execute, [], []
+def executed(self, statement, *arguments):
+    if statement.startswith("INSERT INTO digests"):
+        trimming.append(self)
+    if self in trimming:
+        statements.append(statement)
+        if len(statements) > int(sys.argv[2]):
+            os.kill(os.getpid(), signal.SIGKILL)
+    return execute(self, statement, *arguments)
+async def main():
+    Database.execute = executed
+    async with using(sys.argv[1], keep_logs=0) as store:
+        await until(lambda: store.info("s").trimmed)
+        os.kill(os.getpid(), signal.SIGKILL)
+asyncio.run(main())
+"""
+
+
+@pytest.mark.parametrize("statements", range(5))
+async def test_whoever_is_killed_while_it_trims_leaves_all_or_the_digest(tmp_path: Path, statements: int) -> None:
+    path = tmp_path / "a.db"
+    async with using(path) as store:
+        await written(store, "s", *map(str, range(3000)))
+    program = (sys.executable, "-c", _KILLED_WHILE_IT_TRIMS, str(path), str(statements))
+    killed = await asyncio.create_subprocess_exec(*program)
+    assert await killed.wait() == -signal.SIGKILL
+    text = "".join(map(str, range(3000)))
+    async with using(path) as store:
+        info, whole = store.info("s"), store.log("s").whole()
+        assert info.trimmed == (statements == 4), "the fourth statement commits"
+        assert len(whole) == (2 if info.trimmed else 3001) and info.seq == 3001
+        assert "".join(record.text for record in whole if isinstance(record, Text)) == text
+    assert query(path, "PRAGMA integrity_check") == [("ok",)]
+    assert query(path, "SELECT count(*) FROM digests") == [(int(statements == 4),)]
+
+
+async def test_a_follower_never_sees_a_gap_where_its_log_is_trimmed(tmp_path: Path) -> None:
+    path, now = tmp_path / "a.db", [1000.0]
+    async with using(path, clock=lambda: now[0]) as store:
+        await written(store, "s", *(os.urandom(40).hex() for _ in range(9000)))
+    async with using(path, keep_logs=60, clock=lambda: now[0]) as store, reading(path) as other:
+        followers = [Follower(store, "s"), Follower(other, "s")]
+        seen = [len(await follower.next()) for follower in followers]
+        assert all(0 < count < 9001 for count in seen)
+        now[0] = 2000.0
+        await store.submit([StreamSpec("next", "t")])
+        await until(lambda: store.info("s").trimmed)
+        for follower, count in zip(followers, seen, strict=True):
+            with pytest.raises(LogTrimmed):
+                await follower.next()
+            assert follower.seq == count

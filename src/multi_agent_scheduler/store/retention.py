@@ -31,7 +31,7 @@ _REMOVABLE: Final = (
     "(SELECT plan_id FROM streams WHERE ended_at IS NULL AND plan_id IS NOT NULL)) ORDER BY ended_at LIMIT ?"
 )
 _WHOLE: Final = (
-    "SELECT number, size, ended_at FROM streams WHERE ended_at < ? AND NOT trimmed ORDER BY ended_at LIMIT ?"
+    "SELECT number, seq, size, ended_at FROM streams WHERE ended_at < ? AND NOT trimmed ORDER BY ended_at LIMIT ?"
 )
 _USED: Final = (
     "SELECT (page_count - freelist_count) * page_size FROM pragma_page_count, pragma_freelist_count, pragma_page_size"
@@ -106,11 +106,11 @@ class Retention:
         rows = database.execute(_WHOLE, (before, _STREAMS + len(self._damaged)))
         room = _BYTES
         digests: list[tuple[int, bytes, int]] = []
-        for number, size, ended_at in rows:
+        for number, seq, size, ended_at in rows:
             if number in self._damaged:
                 continue
             try:
-                digests.append((number, *_digested(database, number, ended_at)))
+                digests.append((number, *_digested(database, number, seq, ended_at)))
             except StoreError as error:
                 _log.error("the log of the stream number %d is left as it is: %s", number, error)
                 self._damaged.add(number)
@@ -133,13 +133,13 @@ def _ids(number: int) -> tuple[int, int]:
     return low, low | (1 << schema.SEQ_BITS) - 1
 
 
-def _digested(database: Database, number: int, ended_at: float) -> tuple[bytes, int]:
+def _digested(database: Database, number: int, seq: int, ended_at: float) -> tuple[bytes, int]:
     """The digest of a stream's log as a block, and its size. Raises StoreError if the log is damaged."""
     blocks = database.execute("SELECT data FROM blocks WHERE id BETWEEN ? AND ? ORDER BY id", _ids(number))
     records: list[Record] = []
     for (data,) in blocks:
         records += unpack_records(data)
-    if not records:
-        raise StoreError("there are no blocks of it")
+    if len(records) != seq:
+        raise StoreError(f"its blocks have {len(records)} records, and not {seq}")
     left = digest(records)
     return pack(Stretch(left, [len(left)], [int(ended_at * 1000)]), press=True), measure(left)
