@@ -55,3 +55,9 @@ def test_members_that_are_not_there_are_votes_too() -> None:
     assert raised.value.path == ("a", "b")
     with pytest.raises(InvalidConfiguration, match="by must be 'answer' or 'field'"):
         Vote(ScriptedAgent(ONE), by="colour")  # type: ignore[arg-type]
+
+
+def test_a_number_is_the_same_however_it_is_written() -> None:
+    assert elected([{"n": 3, "of": [1]}, {"n": 3.0, "of": [1.0]}, {"n": 4}], 2) == {"n": 3, "of": [1]}
+    with pytest.raises(Undecided):
+        elected([{"n": 1}, {"n": True}], 2)

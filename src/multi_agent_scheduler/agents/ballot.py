@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from typing import Any
 
 from msgspec import UNSET
 
 from ..errors import InvalidJSON
-from ..schema import Path
+from ..schema import Path, mark
 from ..wire.partial_json import EmbeddedJSON
 
 __all__ = ["Undecided", "elected", "object_in"]
@@ -37,7 +36,7 @@ def elected(values: Sequence[Any], quorum: int, path: Path = ()) -> Any:
     """The value that at least ``quorum`` agree on. Raises :class:`Undecided`.
 
     Objects are compared member by member, and a member that is not there (``UNSET``) is a vote for its absence; lists
-    are compared whole.
+    are compared whole, and 1 and 1.0 are the same.
     """
     objects = [value for value in values if isinstance(value, dict)]
     if len(objects) >= quorum:
@@ -46,9 +45,9 @@ def elected(values: Sequence[Any], quorum: int, path: Path = ()) -> Any:
             name: elected([value.get(name, UNSET) for value in objects], quorum, (*path, name)) for name in names
         }
         return {name: member for name, member in members.items() if member is not UNSET}
-    votes: dict[str | None, list[Any]] = {}
+    votes: dict[Any, list[Any]] = {}
     for value in values:
-        votes.setdefault(None if value is UNSET else json.dumps(value, sort_keys=True), []).append(value)
+        votes.setdefault(None if value is UNSET else mark(value), []).append(value)
     winner = max(votes.values(), key=len)
     if len(winner) < quorum:
         raise Undecided(path)

@@ -10,14 +10,26 @@ import msgspec
 
 from ..errors import InvalidRequest
 from .builtin import BuiltinTypes
-from .checks import Checks, Endless
+from .checks import Checks, Endless, mark
 from .documents import DocumentShape
 from .models import ModelTypes, is_model
 from .shape import ANYTHING, Misfit, Path, Shape, arrived, shown
 from .told import directly_in, eased, is_strict, told
 from .types import Types, shape_of
 
-__all__ = ["ANYTHING", "Misfit", "Path", "Schema", "Shape", "arrived", "eased", "json_schema", "reached", "shown"]
+__all__ = [
+    "ANYTHING",
+    "Misfit",
+    "Path",
+    "Schema",
+    "Shape",
+    "arrived",
+    "eased",
+    "json_schema",
+    "mark",
+    "reached",
+    "shown",
+]
 
 
 class Schema(msgspec.Struct, frozen=True):

@@ -13,7 +13,7 @@ from typing import Any, Final
 from ..errors import InvalidRequest
 from .shape import Misfit, Path, arrived, kind_of, shown
 
-__all__ = ["Checks", "Endless", "equal"]
+__all__ = ["Checks", "Endless", "equal", "mark"]
 
 _DEEPEST_REFERENCE: Final = 100
 _STEPS: Final = 200  # for one place of a value, and ten for each schema of the document
@@ -293,18 +293,18 @@ def _pattern(pattern: Any, value: Any) -> str | None:
 
 
 def _unique(wanted: Any, value: Any) -> str | None:
-    if not wanted or not isinstance(value, list) or len(set(map(_mark, value))) == len(value):
+    if not wanted or not isinstance(value, list) or len(set(map(mark, value))) == len(value):
         return None
     return "expected no item twice"
 
 
-def _mark(value: Any) -> Any:
+def mark(value: Any) -> Any:
     """What is equal for values that are, as :func:`equal` has it, and for no others."""
     match value:
         case dict():
-            return "object", frozenset((name, _mark(member)) for name, member in value.items())
+            return "object", frozenset((name, mark(member)) for name, member in value.items())
         case list():
-            return "array", tuple(map(_mark, value))
+            return "array", tuple(map(mark, value))
     return kind_of(value), value
 
 
