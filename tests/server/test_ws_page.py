@@ -57,6 +57,7 @@ def test_the_messages_of_a_client_are_those_that_there_are() -> None:
         "after": "",
         "seq": 1,
         "reason": "enough",
+        "idempotency_key": "one",
     }
     named = set()
     for kind, told, *_ in rows("What a client says"):

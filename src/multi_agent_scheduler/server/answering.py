@@ -10,7 +10,7 @@ from urllib.parse import quote
 import msgspec
 
 from ..records import Record
-from ..store.base import trimmed
+from ..store.base import Log, trimmed
 from ..store.core import StreamInfo
 from ..task import Task
 from ..views.pacing import Pacer, parse_pace
@@ -60,7 +60,7 @@ async def submitted(exchange: Exchange, asked: Asked) -> Handle:
 
 
 async def stream(exchange: Exchange, face: Face, asked: Asked, info: StreamInfo) -> None:
-    """Answer with a stream from its start, new or old, until it has ended or the reader leaves.
+    """Answer with a stream from its start, new or old; see :func:`relayed`.
 
     The headers wait for the first content: a stream that fails before is answered as a whole, with its own status.
     """
@@ -80,7 +80,7 @@ async def relayed(
     exchange: Exchange, info: StreamInfo, spelling: Hashable, make: Callable[[], Renderer], opening: Opening,
     *, after: int = 0, leaving: Leaving = "continue",
 ) -> None:  # fmt: skip
-    """Be a stream's reader for as long as the client is there, or until the response is complete.
+    """Make the client a stream's reader; whoever handles the request waits for ``exchange.reading`` then.
 
     Readers of one stream with the same ``spelling`` share what is rendered: it must name all that makes it differ.
     Raises Problem before anything is sent.
@@ -88,35 +88,54 @@ async def relayed(
     server, stream_id = exchange.server, info.stream_id
     check_whole(exchange, info, after)
     log = server.scheduler.log(stream_id, owner=exchange.owner)
+    pacer = pacer_of(exchange, exchange.query.get("pace"))
     if exchange.method == "HEAD":  # that is no reader
-        pacer_of(exchange, exchange.query.get("pace"))
         _compress(exchange, opening)
         await exchange.answer_head(opening.headers)
         return
     server.attendance.enter(stream_id)
     try:
         check_reading(exchange)
-        opening.pacer = pacer_of(exchange, exchange.query.get("pace"))
+        opening.pacer = pacer
         _compress(exchange, opening)
         rendering = server.renderings.of((stream_id, spelling), lambda: log, make, after=after)
-        await _read(exchange, Relay(rendering, exchange.send, opening, after=after, direct=exchange.direct))
-    finally:
+        relay = Relay(rendering, exchange.send, opening, after=after, direct=exchange.direct)
+    except BaseException:
         server.attendance.leave(stream_id, leaving, ended=log.ended)
-
-
-async def _read(exchange: Exchange, relay: Relay) -> None:
-    server, quota = exchange.server, exchange.caller.quota
+        raise
     exchange.answered = True
-    server.enter(relay, exchange.caller)
-    quota.reading += 1
-    try:
-        relay.start()
-        await _until(relay.over, exchange)
-    finally:
-        quota.reading -= 1
-        server.leave(relay)
-        relay.leave()
-        exchange.status, exchange.written = relay.status, relay.written
+    exchange.reading = Reading(exchange, relay, stream_id, log, leaving)
+
+
+class Reading:
+    """What is left of a request once its client reads a stream: nothing else of it waits in memory."""
+
+    __slots__ = ("_exchange", "_leaving", "_log", "_relay", "_stream_id")
+
+    def __init__(self, exchange: Exchange, relay: Relay, stream_id: str, log: Log, leaving: Leaving) -> None:
+        self._exchange = exchange
+        self._relay = relay
+        self._stream_id = stream_id
+        self._log = log
+        self._leaving = leaving
+        exchange.server.enter(relay, exchange.caller)
+        exchange.caller.quota.reading += 1
+
+    async def over(self) -> None:
+        """Start to read; return when the response is complete or the client has left."""
+        relay, exchange = self._relay, self._exchange
+        try:
+            relay.start()
+            if exchange.direct is not None:  # our own server, whose receive() returns at the end of the response, too
+                await exchange.gone()
+            else:
+                await _until(relay.over, exchange)
+        finally:
+            exchange.caller.quota.reading -= 1
+            exchange.server.leave(relay)
+            relay.leave()
+            exchange.status, exchange.written = relay.status, relay.written
+            exchange.server.attendance.leave(self._stream_id, self._leaving, ended=self._log.ended)
 
 
 def pacer_of(exchange: Exchange, asked: str | None) -> Pacer | None:
@@ -173,9 +192,6 @@ def _most_streams(exchange: Exchange) -> int:
 
 async def _until(over: asyncio.Future[None], exchange: Exchange) -> None:
     """Return when the response is complete or the client has left."""
-    if exchange.direct is not None:  # our own server, whose receive() returns at the end of the response, too
-        await exchange.gone()
-        return
     gone = asyncio.ensure_future(exchange.gone())
     try:
         await asyncio.wait({gone, over}, return_when=asyncio.FIRST_COMPLETED)

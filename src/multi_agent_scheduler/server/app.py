@@ -148,6 +148,8 @@ class Server:
         exchange.request_id = said if _REQUEST_ID.fullmatch(said) else os.urandom(8).hex()
         try:
             await answering
+            if exchange.reading is not None:
+                await exchange.reading.over()
         except ConnectionError:
             exchange.status = 499  # as nginx calls a client that left before there was an answer
         finally:

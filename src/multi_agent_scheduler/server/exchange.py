@@ -17,6 +17,7 @@ from .problem import Problem
 from .relay import Direct, Message, Send
 
 if TYPE_CHECKING:
+    from .answering import Reading
     from .app import Server
 
 __all__ = ["DIRECT", "Exchange", "path_of"]
@@ -46,6 +47,7 @@ class Exchange:
         "method",
         "parameters",
         "path",
+        "reading",
         "request_id",
         "route",
         "scope",
@@ -79,6 +81,8 @@ class Exchange:
         self.status = 0
         self.written = 0
         self.answered = False
+        self.reading: Reading | None = None
+        """What is still to be waited for."""
 
     def header(self, name: bytes) -> str:
         """A field of the request, by its name in lower case; empty if there is none."""
