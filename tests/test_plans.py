@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from multi_agent_scheduler.agents import Failover, Retry
+from multi_agent_scheduler.agents import Cache, Failover, Retry
 from multi_agent_scheduler.agents.function import FunctionAgent
 from multi_agent_scheduler.errors import (
     DependencyCycle,
@@ -345,3 +345,23 @@ async def test_a_mistake_in_a_task_of_many_is_told_with_its_name() -> None:
             await running.run(plan)
         with pytest.raises(InvalidRequest, match=r"task 'two': messages\[0\]"):
             await running.run([Task("one", "x"), Task("two", [{"role": "user"}])])
+
+
+async def test_what_the_cache_answers_is_not_used_again() -> None:
+    metrics = Metrics()
+    usage = Usage(input_tokens=30, output_tokens=20)
+    agent = ScriptedAgent("one", usage, "two", Completed("stop"))
+    async with MultiAgentScheduler({"it": agent}, cache=Cache(), metrics=metrics, event_bus=EventBus()) as s:
+        made = await s.run([Task("a", "same")])
+        assert made.usage is not None
+        assert (made.usage.total_tokens, made.usage.cached) == (50, False)
+        mixed = await s.run([Task("hit", "same"), Task("new", "other")])
+        assert (mixed["hit"].cached, mixed["new"].cached) == (True, False)
+        assert mixed["hit"].usage is not None
+        assert (mixed["hit"].usage.total_tokens, mixed["hit"].usage.cached) == (50, True)
+        assert mixed.usage is not None
+        assert (mixed.usage.total_tokens, mixed.usage.cached) == (50, False)
+        hits = await s.run([Task("x", "same"), Task("y", "other")])
+        assert hits.usage is not None
+        assert (hits.usage.total_tokens, hits.cost) == (0, 0.0)
+    assert metrics.get_all_stats()["histograms"]["stream.output_tokens"]["count"] == 2

@@ -278,7 +278,7 @@ class Metrics:
     ) -> None:
         """A stream ended: to be called once for each :meth:`stream_started`, and for a skipped task, which has none.
 
-        ``latency`` and ``ttft`` are seconds.
+        ``latency`` and ``ttft`` are seconds. Usage that came from a cache is not counted.
         """
         label = {"task_type": task_type}
         self.counter(f"tasks.stream_{state}", label).inc()
@@ -290,9 +290,11 @@ class Metrics:
         self.histogram("stream.latency_seconds").observe(latency)
         if ttft is not None:
             self.histogram("stream.ttft_seconds").observe(ttft)
-        if usage is not None and usage.output_tokens is not None:
+        if usage is None or usage.cached:
+            return
+        if usage.output_tokens is not None:
             self.histogram("stream.output_tokens").observe(usage.output_tokens)
-        if usage is not None and usage.input_tokens is not None:
+        if usage.input_tokens is not None:
             self.histogram("stream.input_tokens").observe(usage.input_tokens)
 
     # --- reading --------------------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from .errors import StreamReset
-from .records import TERMINALS, Record
+from .records import TERMINALS, Record, Usage
 from .store.follow import Follower
 from .task import Result
 from .views import chunks
@@ -22,7 +22,6 @@ from .views.summary import total_usage
 from .views.text import TextView
 
 if TYPE_CHECKING:
-    from .records import Usage
     from .scheduling.budget import Account
     from .scheduling.plan import Plan, Skip
     from .store.base import Store
@@ -76,9 +75,11 @@ class PlanResult(Mapping[str, Result]):
 
     @property
     def usage(self) -> Usage | None:
-        """The tokens of all tasks together; None if nothing is known."""
+        """The tokens that all tasks used together; None if nothing is known. An answer from the cache used none."""
         known = [result.usage for result in self._results.values() if result.usage is not None]
-        return total_usage(known) if known else None
+        if known and all(usage.cached for usage in known):
+            return Usage(input_tokens=0, output_tokens=0)
+        return total_usage(known)
 
     @property
     def cost(self) -> float | None:

@@ -8,6 +8,7 @@ from contextlib import aclosing
 from typing import Any
 
 import pytest
+from msgspec import structs
 
 from multi_agent_scheduler import (
     Cache,
@@ -26,6 +27,7 @@ from multi_agent_scheduler import (
 from multi_agent_scheduler.agents import Agent, Context
 from multi_agent_scheduler.errors import CallerError, InvalidConfiguration, InvalidOption, InvalidRequest, StoreError
 from multi_agent_scheduler.records import (
+    CallEnded,
     CallStarted,
     Completed,
     Failed,
@@ -60,7 +62,22 @@ class Clock:
 
 
 def without_calls(log: list[Record]) -> list[Record]:
-    return [record for record in log if not isinstance(record, CallStarted)]
+    """What was said, and what it took, whoever paid for it."""
+    return [_paid(record) for record in log if not isinstance(record, CallStarted)]
+
+
+def _paid(record: Record) -> Record:
+    if isinstance(record, Usage):
+        return structs.replace(record, cached=False)
+    if isinstance(record, CallEnded) and record.usage is not None:
+        return structs.replace(record, usage=structs.replace(record.usage, cached=False))
+    return record
+
+
+def usages(log: list[Record]) -> list[Usage]:
+    """Those of the Calls, while they speak and at their ends."""
+    said = [record.usage if isinstance(record, CallEnded) else record for record in log]
+    return [usage for usage in said if isinstance(usage, Usage)]
 
 
 # --- hits -----------------------------------------------------------------------------------------------------------
@@ -75,7 +92,9 @@ async def test_an_answer_is_given_again_by_the_very_same_records() -> None:
     assert [(call.call, call.cached) for call in started(first) + started(again)] == [(1, False), (1, True)]
     assert len(agent.requests) == 1
     assert (result(first).cached, result(again).cached) == (False, True)
-    assert result(again).usage == result(first).usage
+    assert [usage.cached for usage in usages(first)] == [False, False]
+    assert [usage.cached for usage in usages(again)] == [True, True]
+    assert result(again).usage == structs.replace(result(first).usage, cached=True)
     assert (ctx.counts, other.counts) == ({"cache.misses": 1}, {"cache.hits": 1})
     assert (cached.cache.hits, cached.cache.misses) == (1, 1)
     assert other.held_when_asked == []

@@ -125,7 +125,7 @@ class Cached(Composite):
 
     Requests are the same if all of them is: messages, images, tools, options, ``extra``; and if they come from the same
     owner and go to the same agent and model. Answers are kept whatever the temperature, if they were completed
-    successfully. The Calls of an answer that is given again are marked ``cached``. ``pace="original"`` gives it out as
+    successfully. The Calls and the usage of an answer that is given again are marked ``cached``. ``pace="original"`` gives it out as
     slowly as it came, otherwise it comes at once.
 
     A request that is under way is joined: one Call for all who ask the same, each of whom gets the whole stream from
@@ -285,10 +285,10 @@ class _Retold:
         if isinstance(record, CallEnded):
             usage = record.usage
             if usage is not None:
-                usage = _replace(usage, call=self._numbers.get(usage.call, usage.call))
+                usage = _replace(usage, call=self._numbers.get(usage.call, usage.call), cached=True)
             return _replace(record, call=self._numbers.get(record.call, record.call), usage=usage)
         if isinstance(record, Usage):
-            return _replace(record, call=self._numbers.get(record.call, record.call))
+            return _replace(record, call=self._numbers.get(record.call, record.call), cached=True)
         return record
 
 

@@ -46,10 +46,10 @@ def final(task: Task, agent_name: str, result: Result, *, batch: int = 0) -> dic
 
 
 def usage_dict(usage: Usage | None) -> dict[str, Any] | None:
-    """Usage as plain JSON data; a number is None where it is unknown."""
+    """Usage as plain JSON data; a number is None where it is unknown. ``cached`` is there only if it is True."""
     if usage is None:
         return None
-    return {
+    data: dict[str, Any] = {
         "input_tokens": usage.input_tokens,
         "output_tokens": usage.output_tokens,
         "total_tokens": usage.total_tokens,
@@ -58,3 +58,6 @@ def usage_dict(usage: Usage | None) -> dict[str, Any] | None:
         "cache_write_tokens": usage.cache_write_tokens,
         "source": usage.source,
     }
+    if usage.cached:
+        data["cached"] = True
+    return data

@@ -320,8 +320,10 @@ def total_usage(usages: Sequence[Usage], *, complete: bool = True) -> Usage | No
 
     Each number is the sum of what is known of it (None if nothing is). ``source`` is "reported" only if all of it was
     reported, "unknown" if something is missing (some of the usages, or of the Calls: ``complete`` false), so that the
-    numbers are a lower bound, and else "estimated".
+    numbers are a lower bound, and else "estimated". What came from a cache is no part of it, unless all of it did: then
+    the sum is marked ``cached``.
     """
+    usages = [usage for usage in usages if not usage.cached] or usages
     if not usages:
         return None
     if len(usages) == 1 and complete:
@@ -337,6 +339,7 @@ def total_usage(usages: Sequence[Usage], *, complete: bool = True) -> Usage | No
         cache_read_tokens=_sum(usage.cache_read_tokens for usage in usages),
         cache_write_tokens=_sum(usage.cache_write_tokens for usage in usages),
         source="unknown" if "unknown" in sources else "estimated" if "estimated" in sources else "reported",
+        cached=usages[0].cached,
     )
 
 
