@@ -140,8 +140,8 @@ class Usage(_Base, frozen=True, tag="usage"):
     """Tokens of one Call, cumulative: a later record of the same ``call`` replaces an earlier one. None is unknown.
 
     ``input_tokens`` is everything that the prompt counted for, cache reads and writes included; ``output_tokens``
-    includes reasoning. ``raw`` is the provider's own usage object. What is ``cached`` was used for somebody else before:
-    it is told again with an answer from a cache, and counts nowhere as used.
+    includes reasoning. ``raw`` is the provider's own usage object. What is ``cached`` was used for somebody else
+    before: it is told again with an answer from a cache, and counts nowhere as used.
     """
 
     input_tokens: int | None = None

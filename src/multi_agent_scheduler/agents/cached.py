@@ -125,8 +125,8 @@ class Cached(Composite):
 
     Requests are the same if all of them is: messages, images, tools, options, ``extra``; and if they come from the same
     owner and go to the same agent and model. Answers are kept whatever the temperature, if they were completed
-    successfully. The Calls and the usage of an answer that is given again are marked ``cached``. ``pace="original"`` gives it out as
-    slowly as it came, otherwise it comes at once.
+    successfully. The Calls and the usage of an answer that is given again are marked ``cached``.
+    ``pace="original"`` gives it out as slowly as it came, otherwise it comes at once.
 
     A request that is under way is joined: one Call for all who ask the same, each of whom gets the whole stream from
     its beginning. It stops when the last of them leaves. If it fails before it has said anything, one of those who
