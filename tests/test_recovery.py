@@ -13,6 +13,7 @@ from multi_agent_scheduler.records import (
     TERMINALS,
     CallEnded,
     CallStarted,
+    Cancelled,
     Completed,
     Interrupted,
     Record,
@@ -187,6 +188,26 @@ async def test_a_stop_from_before_the_crash_still_counts(store: Survivor, caplog
     await second.resume()
     await second.wait_idle()
     assert store.info(handle.stream_id).state == "cancelled"
+    assert agent.requests == []
+    await leave(second)
+
+
+@pytest.mark.parametrize("plan", [False, True])
+async def test_a_stop_counts_after_a_crash_in_the_middle_and_what_was_said_stays(store: Survivor, plan: bool) -> None:
+    first = scheduler(store, a=ScriptedAgent("half of ", asyncio.Event()))
+    task = Task("t", "Hi")
+    stream_id = (await first.submit_plan([task])).streams["t"] if plan else (await first.submit(task)).stream_id
+    async for _ in until_text(first, stream_id):
+        pass
+    store.crash()
+    assert store.cancel(stream_id, "not needed")
+    agent = ScriptedAgent("never")
+    second = scheduler(store, a=agent)
+    await second.resume()
+    await second.wait_idle()
+    log = await log_of(second, stream_id)
+    assert isinstance(log[-1], Cancelled)
+    assert (log[-1].reason, summarise(log).text) == ("not needed", "half of ")
     assert agent.requests == []
     await leave(second)
 

@@ -281,8 +281,8 @@ class Execution(Host):
         if not info.seq and missing is None:
             return None
         policy: Policy = "off" if run.plan is None else "reset"
-        left = recovery(self._reading.whole(info), policy)
-        if missing is not None:
+        left = recovery(self._reading.whole(info), policy, info.stop_reason)
+        if missing is not None and info.stop_reason is None:
             names = ", ".join(sorted(self._roster.agents))
             problem = f"the agent {missing!r} that the task was given to is not here; the agents are {names}"
             left = msgspec.structs.replace(left, terminal=Failed(ErrorInfo("invalid_request_error", problem)))

@@ -2,6 +2,7 @@
 
 The commit point decides. A log without content that stands is run again, and nobody can tell. One with content follows
 its policy: ``off`` ends it as interrupted with what came; ``reset`` voids what came, visibly, and runs it again.
+Who was told that it is stopped finds it cancelled, with what came.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import Literal, TypeAlias
 import msgspec
 
 from .errors import ErrorInfo
-from .records import CallEnded, CallStarted, Interrupted, Record, Reset, Terminal
+from .records import CallEnded, CallStarted, Cancelled, Interrupted, Record, Reset, Terminal
 from .views.summary import Summary
 
 __all__ = ["Policy", "Recovery", "recovery"]
@@ -34,8 +35,11 @@ class Recovery(msgspec.Struct, frozen=True):
     calls: int
 
 
-def recovery(log: Sequence[Record], policy: Policy) -> Recovery:
-    """What to do with a stream whose log has no terminal. Calls that were open get their ``call_ended`` either way."""
+def recovery(log: Sequence[Record], policy: Policy, stop: str | None = None) -> Recovery:
+    """What to do with a stream whose log has no terminal. Calls that were open get their ``call_ended`` either way.
+
+    ``stop`` is why it was to be stopped, if it was.
+    """
     summary = Summary()
     summary.feed(log)
     info = ErrorInfo("interrupted", _DIED, retryable=True)
@@ -43,6 +47,8 @@ def recovery(log: Sequence[Record], policy: Policy) -> Recovery:
         CallEnded(call.call, "interrupted", error=info, branch=call.branch) for call in summary.open_calls
     ]
     calls = max((record.call for record in log if isinstance(record, CallStarted)), default=0)
+    if stop is not None:
+        return Recovery(log, prelude, Cancelled(stop), calls)
     if summary.has_content or any(record.branch is not None for record in log if not isinstance(record, CallStarted)):
         if policy == "off" and summary.has_content:
             return Recovery(log, prelude, Interrupted(info), calls)

@@ -13,7 +13,6 @@ from multi_agent_scheduler.records import (
     CallEnded,
     CallStarted,
     Cancelled,
-    Interrupted,
     Record,
     Reset,
     Skipped,
@@ -111,9 +110,10 @@ class Truth:
         stream.records += records
         terminal = stream.terminal
         if terminal is not None and stream.stop is not None:
-            # Or what it depends on was stopped, too; or the run to be stopped had died, and what it left ends so.
-            instead = isinstance(terminal, Skipped) or (isinstance(terminal, Interrupted) and stream.fence)
-            assert instead or terminal == Cancelled(stream.stop), f"{name}: a stop was forgotten: {terminal}"
+            # Or what it depends on was stopped, too.
+            assert isinstance(terminal, Skipped) or terminal == Cancelled(stream.stop), (
+                f"{name}: a stop was forgotten: {terminal}"
+            )
 
     def _check_order(self, stream: Stream, records: Sequence[Record]) -> None:
         """A task begins when all that it depends on has ended; it is skipped if one of that was no success.
