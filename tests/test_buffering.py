@@ -5,48 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
-import selectors
 
 import pytest
 
 from multi_agent_scheduler.buffering import buffered
 from multi_agent_scheduler.errors import InvalidOption
-
-
-class VirtualTime(asyncio.SelectorEventLoop):
-    """A loop whose clock jumps to the next timer whenever there is nothing else to do."""
-
-    def __init__(self) -> None:
-        self.now = 1000.0
-        super().__init__(_JumpingSelector(self))
-
-    def time(self) -> float:
-        return self.now
-
-
-class _JumpingSelector(selectors.DefaultSelector):  # type: ignore[misc, valid-type]
-    def __init__(self, loop: VirtualTime) -> None:
-        super().__init__()
-        self.loop = loop
-
-    def select(self, timeout=None):
-        events = super().select(0 if timeout is not None else 5)
-        if not events:
-            assert timeout is not None, "nothing can ever happen in this loop again"
-            self.loop.now += timeout
-        return events
-
-
-def virtually(main):
-    """Run a coroutine on virtual time; no task may be left when it is done."""
-
-    async def checked():
-        answer = await main
-        assert asyncio.all_tasks() == {asyncio.current_task()}
-        return answer
-
-    with asyncio.Runner(loop_factory=VirtualTime) as runner:
-        return runner.run(checked())
+from multi_agent_scheduler.testing import run_virtual
 
 
 class Source:
@@ -91,7 +55,7 @@ every_mode = pytest.mark.parametrize("mode", MODES, ids=lambda mode: "+".join(mo
 @every_mode
 def test_what_comes_out_is_what_went_in_and_the_source_is_closed(mode):
     source = Source("A b.", " C\n", "", "d? ", "E", pause=0.02)
-    pieces = virtually(collect(buffered(source, **mode)))
+    pieces = run_virtual(collect(buffered(source, **mode)))
     assert "".join(pieces) == "A b. C\nd? E"
     assert "" not in pieces
     assert source.closed == 1
@@ -100,12 +64,12 @@ def test_what_comes_out_is_what_went_in_and_the_source_is_closed(mode):
 
 @every_mode
 def test_an_empty_stream_gives_nothing(mode):
-    assert virtually(collect(buffered(Source(), **mode))) == []
+    assert run_virtual(collect(buffered(Source(), **mode))) == []
 
 
 def test_each_mode_cuts_in_its_way():
     def pieces(**mode):
-        return virtually(collect(buffered(Source("A b.", " C\n", "d? ", "E", "f"), **mode)))
+        return run_virtual(collect(buffered(Source("A b.", " C\n", "d? ", "E", "f"), **mode)))
 
     assert pieces(chunks=2) == ["A b. C\n", "d? E", "f"]
     assert pieces(lines=True) == ["A b. C\n", "d? Ef"]
@@ -119,7 +83,7 @@ def test_by_time_a_piece_is_what_came_since_its_first_chunk():
         source = Source(*"abcdefg", pause=0.02)
         return [(piece, round(loop.time() - begin, 3)) async for piece in buffered(source, milliseconds=50)]
 
-    assert virtually(main()) == [("abc", 0.07), ("def", 0.13), ("g", 0.14)]
+    assert run_virtual(main()) == [("abc", 0.07), ("def", 0.13), ("g", 0.14)]
 
 
 def test_by_time_a_pause_of_the_source_does_not_hold_back_what_came():
@@ -136,7 +100,7 @@ def test_by_time_a_pause_of_the_source_does_not_hold_back_what_came():
         gate.set()
         assert await collect(stream) == ["after"]
 
-    virtually(main())
+    run_virtual(main())
 
 
 def test_by_count_or_time_whichever_is_first():
@@ -144,7 +108,7 @@ def test_by_count_or_time_whichever_is_first():
         source = Source(*"abcde", pause=0.02)
         return await collect(buffered(source, chunks=2, milliseconds=30))
 
-    assert virtually(main()) == ["ab", "cd", "e"]
+    assert run_virtual(main()) == ["ab", "cd", "e"]
 
 
 def test_a_source_that_never_pauses_is_cut_by_time_too():
@@ -159,7 +123,7 @@ def test_a_source_that_never_pauses_is_cut_by_time_too():
             await asyncio.sleep(0.1)
         return pieces
 
-    pieces = virtually(main())
+    pieces = run_virtual(main())
     assert "".join(pieces) == "x" * 100
 
 
@@ -173,12 +137,12 @@ def test_a_slow_reader_does_not_make_the_source_run_far_ahead():
         await stream.aclose()
         return given
 
-    assert virtually(main()) <= 1 + 16
+    assert run_virtual(main()) <= 1 + 16
 
 
 def test_by_time_one_task_reads_the_whole_source():
     source = Source(*"abcdefg", pause=0.02)
-    virtually(collect(buffered(source, milliseconds=50)))
+    run_virtual(collect(buffered(source, milliseconds=50)))
     assert len(source.tasks) == 1, "time limits and cancel scopes inside a stream belong to one task"
 
 
@@ -195,7 +159,7 @@ def test_an_error_passes_through_after_what_was_held(mode):
             pieces.append(piece)  # noqa: PERF401 - a comprehension would lose them with the error
 
     with pytest.raises(ConnectionError, match="broken"):
-        virtually(main())
+        run_virtual(main())
     assert "".join(pieces) == "kept and this!"
     assert source.closed == 1
 
@@ -212,7 +176,7 @@ def test_a_cancellation_from_inside_the_source_is_no_normal_end(mode):
         with pytest.raises(asyncio.CancelledError):
             await read()
 
-    virtually(main())
+    run_virtual(main())
     assert pieces == []
 
 
@@ -229,14 +193,14 @@ def test_what_closing_the_source_raises_is_not_swallowed(mode):
             raise OSError("cannot close")
 
     with pytest.raises(OSError, match="cannot close"):
-        virtually(collect(buffered(Stubborn(), **mode)))
+        run_virtual(collect(buffered(Stubborn(), **mode)))
 
 
 @pytest.mark.parametrize("mode", [{"chunks": 1}, {"milliseconds": 50}])
 def test_a_source_that_gives_no_text_is_an_error(mode):
     source = Source({"chunk": "a"})
     with pytest.raises(InvalidOption, match=r"buffered\(\) reads an async iterator of text; it gave dict"):
-        virtually(collect(buffered(source, **mode)))
+        run_virtual(collect(buffered(source, **mode)))
     assert source.closed == 1
 
 
@@ -252,7 +216,7 @@ def test_leaving_early_closes_the_source(mode):
             async for _ in stream:
                 break
 
-    virtually(main())
+    run_virtual(main())
     assert source.closed == 1
     assert source.given < 5
 
@@ -268,7 +232,7 @@ def test_a_reader_that_is_cancelled_closes_the_source(mode):
         with pytest.raises(asyncio.CancelledError):
             await reader
 
-    virtually(main())
+    run_virtual(main())
     assert source.closed == 1
 
 
@@ -280,7 +244,7 @@ def test_a_reader_that_breaks_while_the_source_waits_stops_it():
         await anext(stream)
         await stream.aclose()
 
-    virtually(main())
+    run_virtual(main())
     assert source.cancelled
     assert source.closed == 1
 
@@ -308,7 +272,7 @@ def test_a_source_is_closed_even_if_its_reading_was_cancelled_before_it_began():
             await reader
         return source.closed
 
-    assert virtually(main())
+    assert run_virtual(main())
 
 
 def test_an_iterator_without_aclose_will_do():
@@ -324,8 +288,8 @@ def test_an_iterator_without_aclose_will_do():
                 raise StopAsyncIteration
             return self.left.pop(0)
 
-    assert virtually(collect(buffered(Plain(), milliseconds=50))) == ["ab"]
-    assert virtually(collect(buffered(Plain(), chunks=1))) == ["a", "b"]
+    assert run_virtual(collect(buffered(Plain(), milliseconds=50))) == ["ab"]
+    assert run_virtual(collect(buffered(Plain(), chunks=1))) == ["a", "b"]
 
 
 # --- bad options --------------------------------------------------------------------------------------------------

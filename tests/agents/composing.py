@@ -1,9 +1,8 @@
-"""For the tests of agents of agents: scripts that fail, a context that counts permits, a loop whose time jumps."""
+"""For the tests of agents of agents: scripts that fail, a context that counts permits."""
 
 from __future__ import annotations
 
 import asyncio
-import selectors
 from collections import Counter
 from collections.abc import Coroutine, Sequence
 from contextlib import aclosing
@@ -22,6 +21,7 @@ from multi_agent_scheduler.records import (
 )
 from multi_agent_scheduler.request import Prompt
 from multi_agent_scheduler.task import Result, Timeouts
+from multi_agent_scheduler.testing import VirtualClock, run_virtual
 from multi_agent_scheduler.views.live import live
 from multi_agent_scheduler.views.summary import summarise
 from multi_agent_scheduler.views.text import TextView
@@ -146,43 +146,6 @@ def result(records: Sequence[Record]) -> Result:
     return summarise(records)
 
 
-class JumpingLoop(asyncio.SelectorEventLoop):
-    """A loop in which nobody waits: when all wait for a time, that time has come."""
-
-    def __init__(self) -> None:
-        self._now = 0.0
-        super().__init__(_JumpingSelector(self))
-
-    def time(self) -> float:
-        return self._now
-
-
-class _JumpingSelector(selectors.SelectSelector):
-    def __init__(self, loop: JumpingLoop) -> None:
-        super().__init__()
-        self._jumping = loop
-
-    def select(self, timeout: float | None = None) -> Any:
-        if timeout is None or timeout > 0:
-            found = super().select(0 if timeout is not None else 5)
-            if not found:
-                assert timeout is not None, "nobody will ever do anything"
-                self._jumping._now += timeout
-            return found
-        return super().select(0)
-
-
 def run(main: Coroutine[Any, Any, T]) -> T:
-    """Run in a jumping loop; whatever is left running fails."""
-
-    async def whole() -> T:
-        try:
-            return await main
-        finally:
-            for _ in range(3):
-                await asyncio.sleep(0)
-            left = asyncio.all_tasks() - {asyncio.current_task()}
-            assert not left, f"left running: {left}"
-
-    with asyncio.Runner(loop_factory=JumpingLoop) as runner:
-        return runner.run(whole())
+    """Run on virtual time, from 0; whatever is left running fails."""
+    return run_virtual(main, clock=VirtualClock(0.0))
