@@ -109,11 +109,11 @@ def pytest_runtest_protocol(item: pytest.Item) -> None:
 
     What has outlived its test is looked at again when the tests of its folder are done: nothing is forgotten.
     """
-    if not item.get_closest_marker("asyncio"):
-        return
     if item.config.stash.get(_FOLDER, None) != item.path.parent:
         item.config.stash[_FOLDER] = item.path.parent
         gc.unfreeze()
+    elif not item.get_closest_marker("asyncio"):
+        return
     gc.collect()
     gc.freeze()
 
