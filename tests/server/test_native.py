@@ -204,10 +204,6 @@ async def test_a_plan_runs_in_its_order() -> None:
     ("tasks", "said"),
     [
         ([], "at least one"),
-        ([task(), task()], "'a'"),
-        ([task(depends_on=["b"])], "'b'"),
-        ([task("a", depends_on=["b"]), task("b", depends_on=["a"])], "a"),
-        ([task(agent="nobody")], "nobody"),
         ([task(options={"temperatur": 1})], "temperatur"),
         ([task(options={"extra": {"base_url": "http://elsewhere"}})], "extra"),
         ([task(options={"temperature": "hot"})], "temperature"),
@@ -232,6 +228,33 @@ async def test_what_is_wrong_with_tasks_is_told(tasks: Any, said: str) -> None:
         assert said in problem["detail"]
         assert (problem["status"], problem["code"]) == (400, "invalid_request_error")
         assert (await served.http.get("/v1/streams")).json() == {"streams": [], "next": None}
+
+
+@pytest.mark.parametrize(
+    ("tasks", "status", "said"),
+    [
+        ([task(), task()], 409, "'a'"),
+        ([task(depends_on=["b"])], 409, "'b'"),
+        ([task("a", depends_on=["b"]), task("b", depends_on=["a"])], 409, "a"),
+        ([task(), {"id": "b", "template": "${a}"}], 409, "depends_on"),
+        ([task(agent="nobody")], 404, "nobody"),
+    ],
+)
+async def test_tasks_that_do_not_go_together_are_told(tasks: Any, status: int, said: str) -> None:
+    async with serving({"a": ScriptedAgent("x")}) as served:
+        answer = await served.post("/v1/tasks", {"tasks": tasks})
+        assert (answer.status_code, answer.json()["status"]) == (status, status)
+        assert said in answer.json()["detail"]
+        assert (await served.http.get("/v1/streams")).json()["streams"] == []
+
+
+@pytest.mark.parametrize("query", ["after=rubbish", "view=other", "pace=fast"])
+@pytest.mark.parametrize("accept", ["text/event-stream", "application/json"])
+async def test_what_is_wrong_with_reading_is_told_in_both_forms(query: str, accept: str) -> None:
+    async with serving({"a": ScriptedAgent("x")}) as served:
+        stream = (await served.submit(task()))["a"]
+        answer = await served.http.get(f"/v1/streams/{stream}?{query}", headers={"accept": accept})
+        assert (answer.status_code, answer.json()["code"]) == (400, "invalid_request_error")
 
 
 async def test_lists_have_filters_and_pages() -> None:
@@ -334,5 +357,5 @@ async def test_the_trace_goes_on_to_the_agent() -> None:
 async def test_a_template_of_a_client_reads_no_more_than_its_dependencies() -> None:
     async with serving({"a": ScriptedAgent("x")}) as served:
         answer = await served.post("/v1/tasks", {"tasks": [task("a"), {"id": "b", "template": "${a}"}]})
-        assert answer.status_code == 400
+        assert answer.status_code == 409
         assert "depends_on" in json.dumps(answer.json())

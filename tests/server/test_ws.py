@@ -420,8 +420,8 @@ async def test_pages_of_other_origins_and_names_are_refused() -> None:
     [
         ({"type": "submit", "tasks": []}, 400, "at least one"),
         ({"type": "submit", "tasks": [{"id": "a"}]}, 400, "prompt"),
-        ({"type": "submit", "tasks": [{"id": "a", "prompt": "Hi", "agent": "nobody"}]}, 400, "nobody"),
-        ({"type": "submit", "tasks": [{"id": "a", "prompt": "Hi", "depends_on": ["b"]}]}, 400, "'b'"),
+        ({"type": "submit", "tasks": [{"id": "a", "prompt": "Hi", "agent": "nobody"}]}, 404, "nobody"),
+        ({"type": "submit", "tasks": [{"id": "a", "prompt": "Hi", "depends_on": ["b"]}]}, 409, "'b'"),
         ({"type": "submit", "tasks": [{"id": "a", "prompt": "Hi", "options": {"extra": {}}}]}, 400, "extra"),
         ({"type": "subscribe", "stream_id": "no such"}, 404, "no such"),
         ({"type": "subscribe", "stream_id": "\r\n\x00"}, 404, "no stream"),

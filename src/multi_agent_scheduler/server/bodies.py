@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Annotated, Any, Final, Literal, TypeAlias
 
 import msgspec
 
-from ..errors import ErrorInfo, InvalidRequest
+from ..errors import ErrorInfo, InvalidRequest, UnknownDependency
 from ..records import Usage
 from ..store.core import StreamState
 from ..task import Task, Template, Timeouts, ToolCallResult
-from .schemas import check_schema
+from .schemas import check_schema, check_size
 
 __all__ = [
     "AgentBody",
     "Agents",
     "CancelBody",
     "Cancelled",
+    "OptionsBody",
     "PlanPage",
     "StreamBody",
     "StreamPage",
@@ -26,9 +27,61 @@ __all__ = [
     "TasksBody",
     "TimeoutsBody",
     "TokenBody",
+    "ToolBody",
 ]
 
 
+_Name: TypeAlias = Annotated[str, msgspec.Meta(min_length=1)]
+# JSON does not tell 5.0 from 5, and a schema's integer is both.
+_MOST: Final = 2**53
+_PLACES: Final = {"pattern": r"^([^$]|\$\$|\$\{[^{}$\n]+\})*$"}
+_SAID: Final = {"type": "string", "pattern": r"[^\s\x1c-\x1f]"}
+_MORE: Final = {"extra": {"type": ["object", "null"]}, "protocol": {"type": "string"}}
+
+
+def _part(kind: str, **fields: Any) -> dict[str, Any]:
+    return {
+        "type": "object",
+        "properties": {"type": {"const": kind}, **{name: {"type": "string"} | more for name, more in fields.items()}}
+        | _MORE,
+        "required": ["type", *fields],
+    }
+
+
+def _message(roles: list[str], text: dict[str, Any]) -> dict[str, Any]:
+    parts = [
+        _part("text", text=text),
+        _part("image", url={}),
+        _part("tool_call", id={}, name={}, arguments={}),
+        _part("tool_result", id={}),
+        _part("refusal", text={}),
+    ]
+    content = [{"type": "string"} | text, {"type": "array", "minItems": 1, "items": {"anyOf": parts}}]
+    return {
+        "type": "object",
+        "properties": {"role": {"enum": roles}, "name": {"type": ["string", "null"]}, "content": {"anyOf": content}},
+        "required": ["role", "content"],
+        "additionalProperties": {"type": "null"},
+    }
+
+
+# What a prompt may be is told to clients here, and checked with every other prompt (request.py).
+_MESSAGE: Final = {"anyOf": [_message(["user"], _SAID), _message(["system", "assistant", "tool"], {})]}
+_EITHER: Final[dict[str, Any]] = {
+    "oneOf": [
+        {"required": ["prompt"], "properties": {"prompt": {"not": {"type": "null"}}, "template": {"type": "null"}}},
+        {"required": ["template"], "properties": {"prompt": {"type": "null"}, "template": {"type": "string"}}},
+    ],
+    "anyOf": [
+        {"properties": {"ask_again": {"type": "null"}}},
+        {"required": ["schema"], "properties": {"schema": {"type": "object"}}},
+    ],
+}
+_Prompt: TypeAlias = Annotated[str, msgspec.Meta(extra_json_schema=_SAID)]
+_Messages: TypeAlias = Annotated[
+    list[Annotated[dict[str, Any], msgspec.Meta(extra_json_schema=_MESSAGE)]],
+    msgspec.Meta(extra_json_schema={"minItems": 1}),
+]
 _Seconds: TypeAlias = Annotated[float, msgspec.Meta(gt=0)]
 
 
@@ -42,6 +95,40 @@ class TimeoutsBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     total: _Seconds | None = None
 
 
+class ToolBody(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
+    """A tool that the model may call; ``parameters`` is a JSON Schema."""
+
+    name: _Name
+    description: str | None = None
+    parameters: dict[str, Any] | None = None
+    strict: bool | None = None
+
+
+class OptionsBody(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
+    """How a model is asked; what is null, or is not there, is for the agent to say. ``tool_choice`` is ``auto``,
+    ``none``, ``required``, or ``tool:NAME``."""
+
+    max_tokens: Annotated[float, msgspec.Meta(multiple_of=1, ge=1, le=_MOST)] | None = None
+    model: str | None = None
+    parallel_tool_calls: bool | None = None
+    reasoning_effort: str | None = None
+    seed: Annotated[float, msgspec.Meta(multiple_of=1, ge=-_MOST, le=_MOST)] | None = None
+    stop: _Name | list[_Name] | None = None
+    system: str | None = None
+    temperature: Annotated[float, msgspec.Meta(ge=0, le=1e9)] | None = None
+    tool_choice: str | None = None
+    tools: list[ToolBody] | None = None
+    top_p: Annotated[float, msgspec.Meta(ge=0, le=1e9)] | None = None
+
+    def keywords(self) -> dict[str, Any]:
+        """Those that are said, as the keywords of a call. Raises InvalidRequest for a tool that is too large."""
+        for tool in self.tools or ():
+            if tool.parameters is not None:
+                check_size(tool.parameters)
+        said: dict[str, Any] = msgspec.to_builtins(self)
+        return said | {name: int(said[name]) for name in ("max_tokens", "seed") if name in said}
+
+
 class TaskBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One task of a plan: ``prompt`` is sent as it is, ``template`` has ``${ID}`` where another task's text goes.
 
@@ -50,18 +137,18 @@ class TaskBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     the task fails with ``invalid_output``.
     """
 
-    id: str
-    prompt: str | list[dict[str, Any]] | None = None
-    template: str | None = None
-    task_type: str = "general"
+    id: _Name
+    prompt: _Prompt | _Messages | None = None
+    template: Annotated[str, msgspec.Meta(extra_json_schema=_PLACES)] | None = None
+    task_type: _Name = "general"
     agent: str | None = None
-    depends_on: list[str] = []
-    priority: int = 0
+    depends_on: list[_Name] = []
+    priority: Annotated[float, msgspec.Meta(multiple_of=1, ge=0, le=_MOST)] = 0
     on_failure: Literal["skip", "run"] = "skip"
     timeouts: TimeoutsBody | None = None
     schema: dict[str, Any] | None = None
-    ask_again: Annotated[int, msgspec.Meta(ge=0, le=10)] | None = None
-    options: dict[str, Any] = {}
+    ask_again: Annotated[float, msgspec.Meta(multiple_of=1, ge=0, le=10)] | None = None
+    options: OptionsBody = OptionsBody()
     metadata: dict[str, Any] = {}
 
     def task(self) -> Task:
@@ -70,28 +157,31 @@ class TaskBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             raise InvalidRequest(
                 f"task {self.id!r}: one of prompt (sent as it is) and template (with ${{ID}}) is needed"
             )
-        if "extra" in self.options:
-            raise InvalidRequest(f"task {self.id!r}: extra is not taken from a client")
-        ask_again = self.ask_again
+        ask_again = None if self.ask_again is None else int(self.ask_again)
         if self.schema is not None:
             try:
                 check_schema(self.schema)
             except InvalidRequest as error:
                 raise InvalidRequest(f"task {self.id!r}: {error}") from None
             ask_again = ask_again or 0
-        prompt: Any = self.prompt if self.template is None else Template(self.template)
+        prompt: Any = self.prompt
+        if self.template is not None:
+            prompt = Template(self.template)
+            for name in prompt.names:
+                if name not in self.depends_on:
+                    raise UnknownDependency(f"task {self.id!r}: its template names {name!r}: add it to depends_on")
         return Task(
             self.id,
             prompt,
             self.task_type,
             agent=self.agent,
             depends_on=tuple(self.depends_on),
-            priority=self.priority,
+            priority=int(self.priority),
             on_failure=self.on_failure,
             timeouts=None if self.timeouts is None else Timeouts(**msgspec.structs.asdict(self.timeouts)),
             schema=self.schema,
             ask_again=ask_again,
-            options=self.options,
+            options=self.options.keywords(),
             metadata=self.metadata,
         )
 
@@ -99,7 +189,10 @@ class TaskBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 class TasksBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A plan: at least one task."""
 
-    tasks: list[TaskBody]
+    tasks: Annotated[
+        list[Annotated[TaskBody, msgspec.Meta(extra_json_schema=_EITHER)]],
+        msgspec.Meta(extra_json_schema={"minItems": 1}),
+    ]
 
 
 class Submitted(msgspec.Struct, frozen=True):

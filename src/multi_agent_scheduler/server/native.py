@@ -5,12 +5,12 @@ from __future__ import annotations
 from functools import partial
 from typing import Any, Final
 
-from ..errors import StreamNotFound, UnknownAgent
+from ..errors import StreamNotFound
 from ..store.core import StreamInfo, StreamState
 from ..task import Task
 from . import cursor as cursors
 from . import tokens
-from .answering import STREAM_HEADERS, relayed
+from .answering import STREAM_HEADERS, pacer_of, relayed
 from .bodies import (
     AgentBody,
     Agents,
@@ -48,11 +48,7 @@ _VIEWS: Final = {"records": NativeRenderer, "object": ObjectRenderer}
 async def start(exchange: Exchange) -> None:
     """``POST /v1/tasks``. With an ``Idempotency-Key`` the same tasks get the same answer, and run once."""
     body = await exchange.decoded(TasksBody)
-    try:
-        answer = await submit(exchange, body.tasks, exchange.header(b"idempotency-key"))
-    except UnknownAgent as error:
-        raise Problem(400, str(error)) from None
-    await exchange.json(answer, 202)
+    await exchange.json(await submit(exchange, body.tasks, exchange.header(b"idempotency-key")), 202)
 
 
 # --- one stream -------------------------------------------------------------------------------------------------
@@ -65,21 +61,22 @@ def _found(exchange: Exchange) -> StreamInfo:
 async def read(exchange: Exchange) -> None:
     """``GET /v1/streams/{stream_id}``, as events or as JSON, as the client accepts."""
     info = _found(exchange)
+    said = exchange.header(b"last-event-id") or exchange.query.get("after", "")
+    after = cursors.parse(said, info) if said else 0
+    view = exchange.query.get("view", "records")
+    if view not in _VIEWS:
+        raise Problem(400, f"view must be one of {', '.join(_VIEWS)}, not {view[:100]!r}")
+    pacer_of(exchange, exchange.query.get("pace"))  # what is wrong is told, whichever form is asked for
     if "text/event-stream" in exchange.header(b"accept").lower():
-        await _events(exchange, info)
+        await _events(exchange, info, after, view)
     else:
         await _snapshot(exchange, info)
 
 
-async def _events(exchange: Exchange, info: StreamInfo) -> None:
-    said = exchange.header(b"last-event-id") or exchange.query.get("after", "")
-    after = cursors.parse(said, info) if said else 0
+async def _events(exchange: Exchange, info: StreamInfo, after: int, view: str) -> None:
     if info.ended and after == info.seq:
         await exchange.answer(Answer(204))
         return
-    view = exchange.query.get("view", "records")
-    if view not in _VIEWS:
-        raise Problem(400, f"view must be one of {', '.join(_VIEWS)}, not {view[:100]!r}")
     renderer = partial(_VIEWS[view], info.stream_id, exchange.server.settings.retry)
     headers = [(b"content-type", b"text/event-stream; charset=utf-8"), *STREAM_HEADERS, *exchange.own_headers()]
     await relayed(
@@ -209,7 +206,7 @@ ROUTES: Final = (
     Route(
         method="POST", path="/v1/tasks", handler=start, body=TasksBody, answers={202: Submitted},
         summary="Start tasks. They go on whether anybody reads them or not.",
-        headers={"Idempotency-Key": "the same key and tasks get the same answer, and run once"},
+        headers={"Idempotency-Key": "the same key and tasks get the same answer, and run once; other tasks a 422"},
     ),
     Route(
         method="GET", path="/v1/streams", handler=streams, answers={200: StreamPage},

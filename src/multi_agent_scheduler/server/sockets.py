@@ -17,7 +17,7 @@ from typing import Any, Final
 
 import msgspec
 
-from ..errors import ErrorInfo, SchedulerError, StreamNotFound, UnknownAgent
+from ..errors import ErrorInfo, SchedulerError, StreamNotFound
 from ..pacing import characters, paced
 from ..records import TERMINALS, Record, encode_record
 from ..task import Task
@@ -330,8 +330,6 @@ class _Connection:
             return await asked
         except Problem as error:
             problem = error
-        except UnknownAgent as error:
-            problem = Problem(400, str(error))
         except SchedulerError as error:
             problem = problem_of(error)
         return self._dialogue.refused(asked_as, problem, stream_id)

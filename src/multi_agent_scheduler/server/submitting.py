@@ -8,7 +8,7 @@ from hashlib import sha256
 
 import msgspec
 
-from ..errors import StreamExists
+from ..errors import InvalidRequest, StreamExists
 from ..task import Task
 from .answering import check_running
 from .bodies import Submitted, TaskBody
@@ -26,6 +26,8 @@ async def submit(exchange: Exchange, bodies: Sequence[TaskBody], key: str = "") 
 
     Raises CallerError and Problem; with 422 if the key was used for other tasks.
     """
+    if not bodies:
+        raise InvalidRequest("tasks must have at least one task")
     tasks = [body.task() for body in bodies]
     exchange.spend()
     if key:

@@ -22,8 +22,8 @@ _COUNT: Final[Shape] = {"type": ["integer", "null"], "minimum": 1, "maximum": 2*
 _SEED: Final[Shape] = {"type": ["integer", "null"], "minimum": -(2**63), "maximum": 2**63 - 1}
 _NUMBER: Final[Shape] = {"type": ["number", "null"], "minimum": 0, "maximum": 1e9}
 _ONE: Final[Shape] = {"enum": [1, None], "description": "a request gets one answer"}
-_BLANK: Final = r"^\s*$"
-_SAID: Final[Shape] = {"type": "string", "pattern": r"\S"}
+_BLANK: Final = r"^[\s\x1c-\x1f]*$"  # as str.strip sees it
+_SAID: Final[Shape] = {"type": "string", "pattern": r"[^\s\x1c-\x1f]"}
 _BASE64: Final = "([A-Za-z0-9+/]{4})*([A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?"
 _MODEL: Final[Shape] = {"type": "string", "minLength": 1, "description": "an agent, or agent/model"}
 
@@ -170,6 +170,7 @@ CHAT: Final[Shape] = {
 
 # --- responses ------------------------------------------------------------------------------------------------------
 
+_ELSEWHERE: Final[Shape] = {"type": "null", "description": "send the whole conversation as input"}
 _INLINE: Final = r"^data:[\w.+-]+/[\w.+-]+;base64,"
 _RESPONSES_PART: Final = _any_of(
     *(_tagged(tag, "text", text=_TEXT) for tag in ("input_text", "output_text", "text")),
@@ -219,10 +220,7 @@ RESPONSES: Final[Shape] = {
         ("model", "input"),
         model=_MODEL, input=_any_of(_SAID, _list(_ITEM, 1)), instructions=_TEXT_OR_NONE, stream=_FLAG,
         background=_FLAG, max_output_tokens=_COUNT, temperature=_NUMBER, top_p=_NUMBER, parallel_tool_calls=_FLAG,
-        **dict.fromkeys(
-            ("previous_response_id", "conversation", "prompt"),
-            {"type": "null", "description": "send the whole conversation as input"},
-        ),
+        previous_response_id=_ELSEWHERE, conversation=_ELSEWHERE, prompt=_ELSEWHERE,
         tools=_maybe(_list(_any_of(
             _tagged("function", "name", name=_TEXT, parameters=_OBJECT_OR_NONE, **_TOOL), _other("function")
         ))),
