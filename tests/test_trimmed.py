@@ -1,8 +1,9 @@
-"""A scheduler whose store has trimmed logs: plans go on, budgets count, and readers are told."""
+"""A scheduler whose store has trimmed logs, or removes streams: plans go on, budgets count, and readers are told."""
 
 from __future__ import annotations
 
 import asyncio
+import time
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,8 @@ import pytest
 from multi_agent_scheduler.errors import LogTrimmed
 from multi_agent_scheduler.records import Usage
 from multi_agent_scheduler.scheduler import MultiAgentScheduler
+from multi_agent_scheduler.store.base import Log
+from multi_agent_scheduler.store.sqlite import SQLiteStore
 from multi_agent_scheduler.task import Budget, Task, Template
 from multi_agent_scheduler.testing import ScriptedAgent
 from tests.store.files import until, using
@@ -58,6 +61,31 @@ async def test_what_trimmed_streams_used_counts_against_their_owners_budget(tmp_
     before = await used(url)
     await trimmed(tmp_path / "a.db", "t")
     assert await used(url) == before
+
+
+async def test_a_stream_that_is_removed_while_its_owners_account_is_made_up_does_not_count(tmp_path: Path) -> None:
+    now, budgets = [1000.0], {"ann": Budget(tokens=100)}
+    async with MultiAgentScheduler(
+        {"a": ScriptedAgent("x", Usage(output_tokens=60))}, store=SQLiteStore(tmp_path / "a.db", clock=lambda: now[0])
+    ) as scheduler:
+        for name in ("old", "new"):
+            assert (await scheduler.execute_task(Task(name, "Hi"), owner="ann")).success
+            now[0] += 1000
+    store = _Removing(tmp_path / "a.db", keep_seconds=1500, clock=lambda: now[0])
+    async with MultiAgentScheduler({"a": ScriptedAgent("y")}, store=store, budgets=budgets) as scheduler:
+        assert (await scheduler.execute_task(Task("next", "Hi"), owner="ann")).success
+        assert [info.task_id for info in store.streams()] == ["new", "next"]
+
+
+class _Removing(SQLiteStore):
+    """What is old enough is removed when it is about to be read."""
+
+    def log(self, stream_id: str) -> Log:
+        deadline = time.monotonic() + 20
+        while self.info(stream_id).task_id == "old":
+            assert time.monotonic() < deadline
+            time.sleep(0.01)  # the writer's thread removes it
+        return super().log(stream_id)
 
 
 async def used(url: str) -> str:

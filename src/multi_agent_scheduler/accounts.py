@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
 from .agents import models
-from .errors import InvalidOption, LogTrimmed
+from .errors import InvalidOption, LogTrimmed, StreamNotFound
 from .records import Record
 from .scheduling.budget import Account, Budget, Price, Spending
 
@@ -74,16 +74,22 @@ class Ledger:
 
     async def _recall(self, account: Account, owner: str, store: Store) -> None:
         for info in store.streams(owner=owner, states=_ENDS):
-            log = store.log(info.stream_id)
             try:
-                used = await self._used(log)
-            except LogTrimmed:  # before, or between two pages: what was counted of it is dropped
-                used = Account("", Budget())
-                self.spending((used,), history=log.digest())
-            account.add(used)
+                account.add(await self._used(store.log(info.stream_id)))
+            except StreamNotFound:  # it was removed meanwhile: what is not kept does not count
+                continue
 
     async def _used(self, log: Log) -> Account:
-        """What one stream has used, read a page at a time. Raises LogTrimmed."""
+        """What one stream has used. Raises StreamNotFound."""
+        try:
+            return await self._counted(log)
+        except LogTrimmed:  # before, or between two pages: what was counted of it is dropped
+            used = Account("", Budget())
+            self.spending((used,), history=log.digest())
+            return used
+
+    async def _counted(self, log: Log) -> Account:
+        """The same, read a page at a time. Raises LogTrimmed, too."""
         used, seq = Account("", Budget()), 0
         spending = self.spending((used,))
         while records := log.read(seq):

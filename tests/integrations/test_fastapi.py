@@ -301,6 +301,24 @@ async def test_a_cursor_that_cannot_be_and_a_stream_that_is_not_there() -> None:
                 assert (await client.head())[0] == status
 
 
+async def test_a_log_that_was_trimmed_is_gone() -> None:
+    now = [0.0]
+    store = MemoryStore(keep_logs=60, clock=lambda: now[0])
+    async with MultiAgentScheduler({"one": ScriptedAgent("Hello")}, store=store, metrics=Metrics()) as scheduler:
+        handle = await scheduler.submit(Task("t1", "Hi"))
+        app = app_of(lambda: sse_follow(scheduler, handle.stream_id))
+        async with Exchange(app) as client:
+            await client.head()
+            last = (await client.rest())[-2].id
+        now[0] = 100.0
+        await scheduler.execute_task(Task("t2", "Hi"))
+        async with Exchange(app) as client:
+            assert (await client.head())[0] == 410
+            assert b"was trimmed" in await client.whole()
+        async with Exchange(app, headers={"Last-Event-ID": last}) as client:
+            assert (await client.head())[0] == 204
+
+
 async def test_a_store_that_stops_does_not_look_like_an_end() -> None:
     store = MemoryStore()
     async with MultiAgentScheduler({"one": ScriptedAgent()}, store=store, metrics=Metrics()) as scheduler:

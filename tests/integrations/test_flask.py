@@ -15,6 +15,7 @@ import pytest
 
 from multi_agent_scheduler import Agent, EventBus, Metrics, MultiAgentScheduler, Task, blocking
 from multi_agent_scheduler.errors import ErrorInfo, agent_error
+from multi_agent_scheduler.store.memory import MemoryStore
 from multi_agent_scheduler.testing import ScriptedAgent
 from multi_agent_scheduler.wire.sse import Decoder, Event
 
@@ -149,6 +150,22 @@ def test_a_submitted_task_is_read_again_from_where_its_reader_stood() -> None:
     assert client.get("/", headers={"Last-Event-ID": found[-1].id}).status_code == 204
     assert client.get("/", headers={"Last-Event-ID": "begun"}).status_code == 400
     assert client_of(lambda: sse_follow(scheduler, handle.stream_id, owner="bert")).get("/").status_code == 404
+    blocking.run(scheduler.aclose())
+
+
+def test_a_log_that_was_trimmed_is_gone() -> None:
+    now = [0.0]
+    store = MemoryStore(keep_logs=60, clock=lambda: now[0])
+    scheduler = MultiAgentScheduler({"one": ScriptedAgent("Hello")}, store=store, metrics=Metrics())
+    handle = blocking.run(scheduler.submit(Task("t1", "Hi")))
+    client = client_of(lambda: sse_follow(scheduler, handle.stream_id))
+    with client.get("/") as response:
+        last = events(response.data)[-2].id
+    now[0] = 100.0
+    blocking.run(scheduler.execute_task(Task("t2", "Hi")))
+    answer = client.get("/")
+    assert answer.status_code == 410 and "was trimmed" in answer.text
+    assert client.get("/", headers={"Last-Event-ID": last}).status_code == 204
     blocking.run(scheduler.aclose())
 
 
