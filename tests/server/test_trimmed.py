@@ -20,9 +20,9 @@ from multi_agent_scheduler.server.openapi import document
 from multi_agent_scheduler.store import MemoryStore, Store
 from multi_agent_scheduler.store.sqlite import SQLiteStore
 from multi_agent_scheduler.testing import ScriptedAgent
-from tests.store.files import until
+from tests.store.files import until, using, written
 
-from .served import Served, events_of, eventually, serving, task
+from .served import Served, events_of, serving, task
 
 EVENTS = {"accept": "text/event-stream"}
 
@@ -126,7 +126,7 @@ async def test_a_response_is_retrieved_as_it_was_but_its_events_are_gone(store: 
     ):
         response = await sdk.responses.create(model="a", input="Tell", background=True)
         stream_id = response.id.removeprefix("resp_")
-        await eventually(lambda: served.scheduler.find(stream_id).ended)
+        await until(lambda: served.scheduler.find(stream_id).ended)
         before = await sdk.responses.retrieve(response.id)
         await trim(served, clock, stream_id)
         assert await sdk.responses.retrieve(response.id) == before
@@ -168,6 +168,40 @@ async def test_a_socket_is_told_the_same(store: Store, clock: Clock) -> None:
             await connection.send(json.dumps({"type": "subscribe", "stream_id": stream_id, "after": cursor}))
             assert json.loads(await connection.recv())["cursor"] == cursor
             assert json.loads(await connection.recv()) == {"type": "end", "stream_id": stream_id}
+
+
+async def test_a_reader_in_the_middle_is_told_and_sees_no_gap(tmp_path: Path, clock: Clock) -> None:
+    pytest.importorskip("websockets", reason="needs websockets")
+    from websockets.asyncio.client import connect
+
+    async with using(tmp_path / "a.db", clock=clock) as store:
+        await written(store, "long", *(f"{number:020000}" for number in range(200)))
+    store = SQLiteStore(tmp_path / "a.db", keep_logs=60, clock=clock)
+    async with (
+        served_by(store) as served,
+        connect(f"ws{served.url.removeprefix('http')}/v1/ws", proxy=None) as connection,
+        served.http.stream("GET", "/v1/streams/long?pace=20/s", headers=EVENTS) as answer,
+    ):
+        await connection.send(json.dumps({"type": "subscribe", "stream_id": "long", "window": 1}))
+        assert json.loads(await connection.recv())["type"] == "reply"
+        assert json.loads(await connection.recv())["seq"] == 1
+        body = answer.aiter_bytes()
+        seen = await anext(body)
+        await trim(served, clock, "long")
+        seen += b"".join([piece async for piece in body])
+        events = events_of(seen)
+        assert [event.id.partition("-")[0] for event in events] == [str(seq) for seq in range(1, len(events) + 1)]
+        assert 1 < len(events) < 201
+        gone(await served.events("long", after=events[-1].id), "long")
+        await connection.send(json.dumps({"type": "acknowledge", "stream_id": "long", "seq": 1}))
+        told, seq = json.loads(await connection.recv()), 1
+        while told["type"] != "problem":
+            assert told["seq"] == seq + 1
+            seq += 1
+            await connection.send(json.dumps({"type": "acknowledge", "stream_id": "long", "seq": seq}))
+            told = json.loads(await connection.recv())
+        assert (told["stream_id"], told["status"], told["title"]) == ("long", 410, "Gone")
+        assert 1 < seq < 201
 
 
 async def test_what_is_asked_for_at_once_is_answered_whatever_is_kept(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Sequence
 from typing import Final
 
-from ..errors import AgentError, ErrorInfo, StoreError, StreamReset
+from ..errors import AgentError, ErrorInfo, LogTrimmed, StoreError, StreamReset
 from ..records import Record
 from ..store.base import Log
 from .face import Renderer
@@ -194,6 +194,8 @@ def _failure(error: Exception) -> ErrorInfo:
         return error.info
     if isinstance(error, StreamReset):
         return ErrorInfo("stream_reset", str(error), retryable=True)
+    if isinstance(error, LogTrimmed):
+        return ErrorInfo("not_found_error", str(error), status=410)
     if isinstance(error, StoreError):
         return ErrorInfo("interrupted", "the rest of the stream cannot be read at the moment", retryable=True)
     _log.error("a stream could not be rendered", exc_info=error)

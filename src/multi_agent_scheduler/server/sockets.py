@@ -179,7 +179,7 @@ class _Renderer(Renderer):
         )
 
     def broken(self, error: ErrorInfo) -> bytes:
-        return problem_message(Problem(503, error.message, code=error.code), stream_id=self._stream_id)
+        return problem_message(Problem(error.status or 503, error.message, code=error.code), stream_id=self._stream_id)
 
 
 class _ObjectRenderer(_Renderer):
