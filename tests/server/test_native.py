@@ -211,6 +211,8 @@ async def test_a_plan_runs_in_its_order() -> None:
         ([{"id": "a", "prompt": "x", "template": "y"}], "template"),
         ([{"id": "a", "template": "$x"}], "$"),
         ([{"id": "", "prompt": "x"}], "id"),
+        ([task(agent="")], "agent"),
+        ([task(options={"schema": {"type": "object"}})], "schema"),
         ([{"id": "a", "prompt": ""}], "prompt"),
         ([{"id": "a", "prompt": [{"role": "nobody", "content": "x"}]}], "role"),
         ([task(timeouts={"total": -1})], "total"),

@@ -141,7 +141,7 @@ class TaskBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     prompt: _Prompt | _Messages | None = None
     template: Annotated[str, msgspec.Meta(extra_json_schema=_PLACES)] | None = None
     task_type: _Name = "general"
-    agent: str | None = None
+    agent: _Name | None = None
     depends_on: list[_Name] = []
     priority: Annotated[float, msgspec.Meta(multiple_of=1, ge=0, le=_MOST)] = 0
     on_failure: Literal["skip", "run"] = "skip"
