@@ -3,15 +3,16 @@
 There are no levels and no barriers: a task is ready the moment the last task that it depends on has ended. Everything
 together costs time and memory in proportion to the tasks and their dependencies, and nothing recurses.
 
-========= =========================================== ===================================
+========= =========================================== ===========================================
 from      what happens                                to
-========= =========================================== ===================================
+========= =========================================== ===========================================
 waiting   the last parent ended well                  ready
 waiting   a parent did not succeed, on_failure=skip   skipped (and so on, down the plan)
 waiting   the last parent ended, on_failure=run       ready
 ready     :meth:`Plan.started`                        running
 any       :meth:`Plan.ended`                          ended
-========= =========================================== ===================================
+skipped   :meth:`Plan.ended`: that is written         ended, and ready what runs all the same
+========= =========================================== ===========================================
 """
 
 from __future__ import annotations
@@ -128,11 +129,19 @@ class Plan:
 
         ``success`` is the result's: a task that completed with refused or blocked content is no success; None takes
         every completed task for one. A task may also end before it started, in any order (it was cancelled, or an
-        earlier run of the plan had ended it). The end of a task that has ended already changes nothing.
+        earlier run of the plan had ended it). The end of a skipped task frees what is to run all the same: no task
+        starts before those that it depends on have ended. The end of one that has ended already changes nothing.
         """
         at = self._index[task_id]
-        if self._states[at] in ("ended", "skipped"):
+        if self._states[at] == "ended":
             return _NOTHING
+        if self._states[at] == "skipped":
+            self._states[at] = "ended"
+            freed: list[str] = []
+            for child in self._below(at):
+                if self._tasks[child].on_failure == "run":
+                    self._release(child, freed)
+            return Change(ready=freed)
         self._ready.pop(task_id, None)
         self._states[at] = "ended"
         self._open -= 1
@@ -166,7 +175,8 @@ class Plan:
             for child in self._below(parent):
                 task = self._tasks[child]
                 if task.on_failure == "run":
-                    self._release(child, ready)
+                    if parent == at:
+                        self._release(child, ready)
                     continue
                 self._waits[child] -= 1
                 if self._states[child] == "waiting":
