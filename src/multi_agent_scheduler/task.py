@@ -189,6 +189,12 @@ class Task(_TaskOptions, frozen=True, omit_defaults=True):
             self._refuse(f"budget must be a Budget, not {self.budget!r}")
         if not isinstance(self.options, dict | Mapping) or not all(isinstance(name, str) for name in self.options):
             self._refuse(f"options must be a dict of keywords, not {self.options!r}")
+        if not isinstance(self.metadata, dict | Mapping) or not all(isinstance(name, str) for name in self.metadata):
+            self._refuse(f"metadata must be a dict with strings for keys, not {self.metadata!r}")
+        if self.agent is not None and (not isinstance(self.agent, str) or not self.agent):
+            self._refuse(f"agent must be the name of an agent, or None, not {self.agent!r}")
+        if not isinstance(self.prompt, str | Template | Sequence) or isinstance(self.prompt, bytes | bytearray):
+            self._refuse(f"prompt must be a string, a list of messages or a Template, not {self.prompt!r}")
         if "timeouts" in self.options:
             self._refuse("timeouts is a field of a task, not an option")
         if self.schema is not None:
