@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from multi_agent_scheduler.errors import InvalidConfiguration, PlanError
+from multi_agent_scheduler.errors import InvalidOption, PlanError
 from multi_agent_scheduler.planfile import read_plan
 from multi_agent_scheduler.task import Budget, Task, Template, Timeouts
 
@@ -184,11 +184,11 @@ def test_a_plan_without_tasks(tmp_path: Path, text: str) -> None:
 
 
 def test_files_that_cannot_be_read(tmp_path: Path) -> None:
-    with pytest.raises(InvalidConfiguration, match=r"nowhere\.yaml cannot be read: No such file"):
+    with pytest.raises(InvalidOption, match=r"nowhere\.yaml cannot be read: No such file"):
         read_plan(tmp_path / "nowhere.yaml")
-    with pytest.raises(InvalidConfiguration, match=r"ends in \.yaml, \.yml, \.toml or \.json"):
+    with pytest.raises(InvalidOption, match=r"ends in \.yaml, \.yml, \.toml or \.json"):
         read_plan(tmp_path / "plan.txt")
     path = tmp_path / "p.yaml"
     path.write_bytes(b"tasks:\n  - \xff")
-    with pytest.raises(InvalidConfiguration, match=r"is not UTF-8 text \(byte 11\)"):
+    with pytest.raises(InvalidOption, match=r"is not UTF-8 text \(byte 11\)"):
         read_plan(path)

@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
-from .errors import CallerError, InvalidConfiguration, PlanError
+from .errors import CallerError, InvalidConfiguration, InvalidOption, PlanError
 from .task import Budget, Task, Template, Timeouts
 
 __all__ = ["read_plan"]
@@ -63,20 +63,21 @@ _Lines: TypeAlias = Callable[[], Mapping[_Place, int]]
 
 
 def read_plan(path: Path) -> list[Task]:
-    """The tasks of a plan file. Raises InvalidConfiguration if it cannot be read, and PlanError for what it says.
+    """The tasks of a plan file. Raises InvalidOption if it is no file that can be read, PlanError for what it says, and
+    InvalidConfiguration if what reads it is not installed.
 
     The plan as a whole (its dependencies) is checked when it is run.
     """
     readers = {".yaml": _yaml, ".yml": _yaml, ".toml": _toml, ".json": _json}
     reader = readers.get(path.suffix.lower())
     if reader is None:
-        raise InvalidConfiguration(f"{path}: a plan file ends in .yaml, .yml, .toml or .json")
+        raise InvalidOption(f"{path}: a plan file ends in .yaml, .yml, .toml or .json")
     try:
         text = path.read_text(encoding="utf-8-sig")
     except OSError as error:
-        raise InvalidConfiguration(f"{path} cannot be read: {error.strerror}") from None
+        raise InvalidOption(f"{path} cannot be read: {error.strerror}") from None
     except UnicodeDecodeError as error:
-        raise InvalidConfiguration(f"{path} is not UTF-8 text (byte {error.start})") from None
+        raise InvalidOption(f"{path} is not UTF-8 text (byte {error.start})") from None
     try:
         data, lines = reader(path, text)
     except RecursionError:

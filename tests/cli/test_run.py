@@ -318,3 +318,18 @@ async def test_what_it_cost_is_told_where_prices_are_known(shown: pytest.Capture
     assert re.fullmatch(rb"2 of 2 succeeded in [\d.]+ s, for \$1\.50\.", done.out.splitlines()[-1])
     assert json.loads(document.out)["cost"] == pytest.approx(1.500006)
     assert json.loads(document.out)["tasks"]["page"]["cost"] == pytest.approx(1.000003)
+
+
+async def test_a_plan_file_that_cannot_be_read_is_wrong_usage(
+    tmp_path: Path, shown: pytest.CaptureFixture[bytes]
+) -> None:
+    (tmp_path / "plan.txt").write_text("tasks: []")
+    (tmp_path / "bytes.json").write_bytes(b"\xff")
+    for name, said in (
+        ("none.yaml", "cannot be read"),
+        ("plan.txt", "a plan file ends in"),
+        ("bytes.json", "is not UTF-8 text"),
+    ):
+        done = await mas(shown, "run", name)
+        assert done.code == 2
+        assert said in done.err
