@@ -80,7 +80,7 @@ def gone(answer: httpx.Response, stream_id: str) -> dict[str, Any]:
     assert answer.headers["content-type"] == "application/problem+json"
     assert answer.headers["link"] == f'</v1/streams/{stream_id}>; rel="alternate"; type="application/json"'
     body: dict[str, Any] = answer.json()
-    assert (body["title"], body["status"], body["instance"]) == ("Gone", 410, f"/v1/streams/{stream_id}")
+    assert (body["title"], body["status"], body["snapshot"]) == ("Gone", 410, f"/v1/streams/{stream_id}")
     assert body["detail"].startswith(f"the log of the stream '{stream_id}' was trimmed")
     return body
 
@@ -97,7 +97,7 @@ async def test_the_events_are_gone_and_the_json_stays(store: Store, clock: Clock
         gone(await served.http.get(f"{place}?view=object&after={events[2].id}", headers=EVENTS), stream_id)
         assert (await served.events(stream_id, after=events[-2].id)).status_code == 204
         assert (await served.http.head(place, headers=EVENTS)).status_code == 410
-        assert (await served.http.get(problem["instance"])).json() == before
+        assert (await served.http.get(problem["snapshot"])).json() == before
         assert before["text"] == "Once upon a time" and before["cursor"] == events[-2].id
         listed = (await served.http.get("/v1/streams")).json()["streams"]
         assert [row["cursor"] for row in listed if row["stream_id"] == stream_id] == [before["cursor"]]
@@ -164,7 +164,7 @@ async def test_a_socket_is_told_the_same(store: Store, clock: Clock) -> None:
                     await connection.send(json.dumps(asked | ({"after": after} if after else {})))
                     told = json.loads(await connection.recv())
                     assert (told["type"], told["id"], told["status"]) == ("problem", 7, 410)
-                    assert (told["stream_id"], told["instance"]) == (stream_id, f"/v1/streams/{stream_id}")
+                    assert (told["stream_id"], told["snapshot"]) == (stream_id, f"/v1/streams/{stream_id}")
             await connection.send(json.dumps({"type": "subscribe", "stream_id": stream_id, "after": cursor}))
             assert json.loads(await connection.recv())["cursor"] == cursor
             assert json.loads(await connection.recv()) == {"type": "end", "stream_id": stream_id}

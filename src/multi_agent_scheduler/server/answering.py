@@ -169,7 +169,7 @@ def check_whole(exchange: Exchange, info: StreamInfo, after: int) -> None:
     if info.trimmed and after < info.seq:
         place = quote(f"{exchange.scope.get('root_path', '')}/v1/streams/{info.stream_id}")
         link = f'<{place}>; rel="alternate"; type="application/json"'
-        raise Problem(410, str(trimmed(info.stream_id)), instance=place, headers=((b"link", link.encode()),))
+        raise Problem(410, str(trimmed(info.stream_id)), snapshot=place, headers=((b"link", link.encode()),))
 
 
 def check_running(exchange: Exchange, more: int) -> None:

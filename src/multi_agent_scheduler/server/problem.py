@@ -49,15 +49,15 @@ class Problem(Exception):
     """
 
     def __init__(
-        self, status: int, detail: str, *, code: str | None = None, headers: Headers = (), instance: str | None = None
+        self, status: int, detail: str, *, code: str | None = None, headers: Headers = (), snapshot: str | None = None
     ) -> None:
         super().__init__(detail)
         self.status = status
         self.detail = detail
         self.code = code or _CODES.get(status, "invalid_request_error")
         self.headers = headers
-        self.instance = instance
-        """A link to what the problem is about, where there is one to follow."""
+        self.snapshot = snapshot
+        """The path at which the stream is told as it stands, where its events are gone."""
 
     @property
     def info(self) -> ErrorInfo:

@@ -23,19 +23,20 @@ _json: Final = msgspec.json.Encoder()
 
 
 class ProblemBody(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A problem document (RFC 9457); its ``type`` is ``about:blank``. ``code`` is one of this project's error codes."""
+    """A problem document (RFC 9457); its ``type`` is ``about:blank``. ``code`` is one of this project's error codes.
+    ``snapshot`` is the path of a stream's JSON, where its events are gone."""
 
     title: str
     status: int
     detail: str
     code: str
-    instance: str | None = None
+    snapshot: str | None = None
 
 
 def native_problem(problem: Problem) -> Answer:
     """A problem document."""
     title = _TITLES.get(problem.status, "Problem")
-    body = ProblemBody(title, problem.status, problem.detail, problem.code, problem.instance)
+    body = ProblemBody(title, problem.status, problem.detail, problem.code, problem.snapshot)
     return Answer(problem.status, _json.encode(body), b"application/problem+json")
 
 
