@@ -7,6 +7,7 @@ it is committed, and a crash keeps any prefix of what was not.
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 from collections.abc import Callable, Collection, Sequence
 from typing import TypeAlias
@@ -15,10 +16,11 @@ import msgspec
 
 from multi_agent_scheduler.errors import StoreClosed, StreamNotFound
 from multi_agent_scheduler.records import TERMINALS, Record, terminal_name
-from multi_agent_scheduler.store.base import Batch, Log, Store
+from multi_agent_scheduler.store.base import Batch, Log, Store, trimmed
 from multi_agent_scheduler.store.core import Core, Lease, StreamInfo, StreamSpec, StreamState
 from multi_agent_scheduler.store.growing import GrowingLog, Tail, cut_batches
 from multi_agent_scheduler.store.pack import measure
+from multi_agent_scheduler.views.digest import digest
 
 MAX_LOG_BYTES = 64 * 1024 * 1024
 BEHIND = 6  # changes that wait to be committed; with more the store is behind
@@ -31,20 +33,27 @@ class Disk:
         self.infos: dict[str, StreamInfo] = {}
         self.bodies: dict[str, bytes] = {}
         self.batches: dict[str, list[tuple[Sequence[Record], int]]] = {}
+        self.digests: dict[str, Sequence[Record]] = {}  # of those whose logs were trimmed
 
 
 Change: TypeAlias = Callable[[Disk], None]
 
 
 class SimulatedStore(Store):
-    """``chance`` decides how long each commit takes, and what of the last changes a crash keeps."""
+    """``chance`` decides how long each commit takes, and what of the last changes a crash keeps.
+
+    Logs are trimmed ``keep_logs`` seconds after their end, when the store is opened or another stream ends.
+    """
 
     durable = True
 
-    def __init__(self, disk: Disk, chance: random.Random, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, disk: Disk, chance: random.Random, clock: Callable[[], float], keep_logs: float = math.inf
+    ) -> None:
         self._disk = disk
         self._chance = chance
         self._clock = clock
+        self._keep_logs = keep_logs
         self._closed: StoreClosed | None = StoreClosed("the store is not open")
         self._opened = self._all_kept = False
 
@@ -68,7 +77,10 @@ class SimulatedStore(Store):
             log = self._logs[stream_id] = SimulatedLog(info)
             for records, time in self._disk.batches[stream_id]:
                 log.tail.add(records, time)
+            if info.trimmed:
+                log.trim(self._disk.digests[stream_id])
             log.show(log.tail.last)
+        self._trim()
 
     def crash(self) -> None:
         """The process dies: of what is not committed a prefix may have been, and nobody is told."""
@@ -144,6 +156,7 @@ class SimulatedStore(Store):
         size, name = measure(records), terminal_name(records[-1])
         first = self._core.finish(lease, name, len(records), size, self._clock())
         self._write(lease.stream_id, records)
+        self._trim()
         return first
 
     async def room(self) -> None:
@@ -219,6 +232,26 @@ class SimulatedStore(Store):
 
         self._change(change, lambda: log.show(last))
 
+    def _trim(self) -> None:
+        now = self._clock()
+        for log in self._logs.values():
+            info = log.info
+            if log.ended and not info.trimmed and now - (info.ended_at or now) > self._keep_logs:
+                self._trim_one(log)
+
+    def _trim_one(self, log: SimulatedLog) -> None:
+        stream_id, left = log.info.stream_id, digest(log.whole())
+        info = msgspec.structs.replace(log.info, trimmed=True, size=measure(left))
+
+        def change(disk: Disk) -> None:
+            disk.infos[stream_id], disk.digests[stream_id], disk.batches[stream_id] = info, left, []
+
+        def tell() -> None:
+            self._core.trim(stream_id, info.size)
+            log.trim(left)
+
+        self._change(change, tell)
+
     def _progress(self, stream_id: str) -> None:
         info = msgspec.structs.replace(self._core.get(stream_id))
 
@@ -257,12 +290,13 @@ class SimulatedStore(Store):
 class SimulatedLog(GrowingLog):
     """A log in memory, of which only what is committed is shown."""
 
-    __slots__ = ("_shown", "info", "tail")
+    __slots__ = ("_left", "_shown", "info", "tail")
 
     def __init__(self, info: StreamInfo) -> None:
         super().__init__()
         self.info = info
         self.tail = Tail()
+        self._left: Sequence[Record] = ()  # what is left of it, once it is trimmed
         self._shown = 0
 
     @property
@@ -278,6 +312,10 @@ class SimulatedLog(GrowingLog):
         self._shown = last
         self.wake()
 
+    def trim(self, left: Sequence[Record]) -> None:
+        """Its records are gone."""
+        self._left, self.tail = left, Tail(self.info.seq)
+
     def visible(self) -> StreamInfo:
         """The stream as a reader may see it."""
         info = msgspec.structs.replace(self.info, seq=self._shown)
@@ -291,13 +329,18 @@ class SimulatedLog(GrowingLog):
                 self.check()
             return ()
         records = self.tail.since(after, self._shown)
-        assert records is not None
+        if records is None:
+            raise trimmed(self.info.stream_id)
         return records
+
+    def digest(self) -> Sequence[Record]:
+        return self._left
 
     def batches(self, after: int) -> Sequence[Batch]:
         if after >= self._shown:
             self.read(after)
             return ()
         found = self.tail.stretch(after, self._shown)
-        assert found is not None
+        if found is None:
+            raise trimmed(self.info.stream_id)
         return cut_batches(found)

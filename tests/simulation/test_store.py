@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import time
 
 import pytest
 
@@ -11,15 +10,17 @@ from multi_agent_scheduler.conformance import Model, Place, StoreConformance
 from multi_agent_scheduler.store import Store
 from multi_agent_scheduler.testing import run_virtual
 from tests.simulation.store import Disk, SimulatedStore
+from tests.store.places import Aging
 
 
-class OnSimulatedDisk(Place):
+class OnSimulatedDisk(Aging):
     def __init__(self, chance: random.Random) -> None:
+        super().__init__()
         self._chance = chance
         self._disk = Disk()
 
     async def store(self) -> Store:
-        store = SimulatedStore(self._disk, self._chance, time.time)
+        store = SimulatedStore(self._disk, self._chance, self.clock, self.KEEP_LOGS)
         await store.open()
         return store
 
@@ -52,7 +53,7 @@ def test_it_keeps_what_a_store_keeps_under_any_schedule(seed: int) -> None:
                 case "cancel":
                     model.cancel(name, "x")
                 case "other":
-                    await chance.choice((model.settle, model.crash, model.reopen, model.check))()
+                    await chance.choice((model.settle, model.crash, model.reopen, model.check, model.age))()
                 case step:
                     getattr(model, step)(name)
         await model.end()
