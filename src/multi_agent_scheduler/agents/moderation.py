@@ -57,6 +57,11 @@ class Moderation:
             self._timer = self._loop.call_later(self._pause, self._ring)
         return True
 
+    @property
+    def long(self) -> bool:
+        """Pieces wait so long that there will be several more."""
+        return self._pause > _USUAL
+
     def close(self) -> None:
         """Nobody waits any more."""
         self._held.clear()
