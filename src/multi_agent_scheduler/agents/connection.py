@@ -137,7 +137,7 @@ class Connection(asyncio.BufferedProtocol):
         self._received = False
         self._paused = False
         self.patient = False
-        """Its reader can wait a little for more: it has had the beginning of the answer."""
+        """Its reader can wait a little for more: it has had the first content of the answer."""
         self.status = 0
 
     def _renew(self) -> None:

@@ -14,7 +14,7 @@ from typing import Any, Final
 import msgspec
 
 from ..errors import AgentError, ErrorInfo, agent_error
-from ..records import Failed, Interrupted, Record
+from ..records import Failed, Interrupted, Record, is_content
 from ..scheduling.provider import ProviderState
 from ..wire.decoder import StreamDecoder
 from ..wire.quota import provider_state
@@ -209,7 +209,7 @@ class HttpSource(Source):
             self._pieces = self._plain(data)
             return self._decompressed()
         records = decoder.feed(data) if data else decoder.close()
-        if records:
+        if not connection.patient and any(map(is_content, records)):
             connection.patient = True
         if decoder.done:
             self._scrub(records)
