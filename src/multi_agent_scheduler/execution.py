@@ -7,6 +7,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import msgspec
@@ -82,12 +83,12 @@ class Execution(Host):
         try:
             await self._ledger.recall(terms.owner, self._store)
             spec = self._spec(stream_id, kept, terms, None)
-            lease = await self._begun(spec, task, terms) if self._slots.free else None
+            lease = await self._begun(spec, kept, terms) if self._slots.free(kept.agent) else None
             if lease is None:
                 await self._store.submit([spec])
             run = self._run(stream_id, task, lambda run: self._kit(run, kept, terms))
             if lease is None:
-                self._enqueue(run, task, terms.owner)
+                self._enqueue(run, kept, terms.owner)
             elif self._suspended:
                 self._store.expire(stream_id)
                 run.suspend()
@@ -99,9 +100,9 @@ class Execution(Host):
             raise
         return run
 
-    async def _begun(self, spec: StreamSpec, task: Task, terms: Terms) -> Lease:
+    async def _begun(self, spec: StreamSpec, kept: Submission, terms: Terms) -> Lease:
         """Take a slot that is free, and have the stream accepted and claimed in one step."""
-        self._slots.ask(spec.stream_id, task.priority, terms.owner, self.clock())
+        self._slots.ask(spec.stream_id, kept.agent, kept.task.priority, terms.owner, self.clock())
         try:
             return await self._store.begin(spec)
         except BaseException:
@@ -194,9 +195,7 @@ class Execution(Host):
 
     def _resume(self, info: StreamInfo) -> None:
         kept, terms = unpack(self._store.body(info.stream_id)), Terms(info.owner)
-        self._enqueue(
-            self._run(info.stream_id, kept.task, lambda run: self._kit(run, kept, terms)), kept.task, info.owner
-        )
+        self._enqueue(self._run(info.stream_id, kept.task, lambda run: self._kit(run, kept, terms)), kept, info.owner)
 
     def _resume_plan(self, plan_id: str, infos: Sequence[StreamInfo]) -> None:
         kept = {info.task_id: unpack(self._store.body(info.stream_id)) for info in infos if not info.ended}
@@ -225,7 +224,7 @@ class Execution(Host):
     def begin(self, running: PlanRun, task_id: str) -> None:
         task = running.plan.task(task_id)
         run = self._run(running.streams[task_id], task, self._planned, running)
-        self._enqueue(run, task, running.terms.owner or running.plan_id)
+        self._enqueue(run, Submission(task, running.agents[task_id]), running.terms.owner or running.plan_id)
 
     def _run(self, stream_id: str, task: Task, equip: Callable[[Run], Kit], plan: PlanRun | None = None) -> Run:
         run = Run(self._store, stream_id, task.id, equip, began=self.clock(), plan=plan)
@@ -254,6 +253,7 @@ class Execution(Host):
         left = self._left(run, None if known else kept.agent)
         if left is not None:
             context.count_from(left.calls)
+        context.aside = partial(self._aside, kept.agent)
         accounts = context.accounts = self._accounts(task, terms, None if plan is None else plan.account)
 
         def request() -> Request:
@@ -288,19 +288,26 @@ class Execution(Host):
             left = msgspec.structs.replace(left, terminal=Failed(ErrorInfo("invalid_request_error", problem)))
         return left
 
-    def _enqueue(self, run: Run, task: Task, key: str) -> None:
+    def _enqueue(self, run: Run, kept: Submission, key: str) -> None:
         """Start a run, or have it wait for a slot, of which each ``key`` gets a fair share."""
         if self._suspended:
             run.suspend()
             self._over(run)
-        elif self._slots.ask(run.stream_id, task.priority, key, self.clock()):
+        elif self._slots.ask(run.stream_id, kept.agent, kept.task.priority, key, self.clock()):
             run.start(self._over, self._free)
 
     def _free(self) -> None:
         """A run needs its slot no longer."""
-        following = self._slots.release(self.clock())
-        if following is not None:
-            self._runs[following].start(self._over, self._free)
+        self._start(self._slots.release(self.clock()))
+
+    def _aside(self, agent: str, waits: bool) -> None:
+        """A run begins to wait for its agent, or gets on."""
+        slots = self._slots
+        self._start(slots.lend(agent, self.clock()) if waits else slots.take_back(agent, self.clock()))
+
+    def _start(self, stream_ids: Iterable[str]) -> None:
+        for stream_id in stream_ids:
+            self._runs[stream_id].start(self._over, self._free)
 
     def _over(self, run: Run) -> None:
         del self._runs[run.stream_id]

@@ -70,9 +70,10 @@ class Gate:
             self._places[agent] = place
         return place
 
-    async def admit(self, ticket: Ticket, slots: int | None) -> Permit:
+    async def admit(self, ticket: Ticket, slots: int | None, waits: Callable[[bool], None] | None = None) -> Permit:
         """Wait until the Call may be made; ``slots`` is the agent's own limit, where the scheduler's says none.
 
+        ``waits`` is told when waiting begins (True), and when it is over, whatever came of it.
         Raises :class:`~multi_agent_scheduler.errors.RequestOverLimit` for a Call that its agent's limits never admit.
         """
         now = asyncio.get_running_loop().time()
@@ -86,12 +87,16 @@ class Gate:
         if ticket.state == "waiting":
             future = self._waiting[ticket] = asyncio.get_running_loop().create_future()
             try:
+                if waits is not None:
+                    waits(True)
                 await future
             except BaseException:
                 self.close(ticket)
                 raise
             finally:
                 self._waiting.pop(ticket, None)
+                if waits is not None:
+                    waits(False)
         if ticket.state == "refused":
             raise RequestOverLimit(ticket.refusal)
         return _Pass(self, ticket)
@@ -195,6 +200,10 @@ class SchedulerContext(Context):
         self._key = terms.owner or plan_id or ""
         self.accounts: Sequence[Account] = ()
         """Those that pay for the run's Calls."""
+        self.aside: Callable[[bool], None] = _ignored
+        """Told when the run begins to wait while no Call of it is under way, and when it goes on."""
+        self._stands_aside = False
+        self._tickets: list[Ticket] = []  # that were granted
 
     def clock(self) -> float:
         return self._clock()
@@ -206,6 +215,13 @@ class SchedulerContext(Context):
     def name_of(self, agent: Agent) -> str:
         return self._names.get(id(agent), agent.name)
 
+    async def rest(self, seconds: float) -> None:
+        self._waits(True)
+        try:
+            await super().rest(seconds)
+        finally:
+            self._waits(False)
+
     async def permit(self, agent: Agent, estimate: int) -> Permit:
         ticket = Ticket(
             self._gate.place_of(agent, self._names),
@@ -215,7 +231,8 @@ class SchedulerContext(Context):
             estimate=estimate,
         )
         self._check_budgets()
-        permit = await self._gate.admit(ticket, agent.max_concurrent)
+        permit = await self._gate.admit(ticket, agent.max_concurrent, self._waits)
+        self._tickets = [*self._under_way(), ticket]
         try:
             self._check_budgets()  # others may have used them up while this one waited
         except BudgetExceeded:
@@ -223,8 +240,21 @@ class SchedulerContext(Context):
             raise
         return permit
 
+    def _under_way(self) -> list[Ticket]:
+        return [ticket for ticket in self._tickets if ticket.state == "granted"]
+
+    def _waits(self, begins: bool) -> None:
+        aside = begins and not self._under_way()
+        if aside is not self._stands_aside and aside is begins:
+            self._stands_aside = aside
+            self.aside(aside)
+
     def _check_budgets(self) -> None:
         for account in self.accounts:
             reason = account.used_up()
             if reason is not None:
                 raise BudgetExceeded(ErrorInfo("budget_exceeded", reason))
+
+
+def _ignored(aside: bool) -> None:
+    """Nobody has to know."""

@@ -64,9 +64,10 @@ class MultiAgentScheduler(ObjectTasks):
     names; ``default_agent`` takes the types that it does not name, and is the first agent unless said otherwise.
     ``limits`` maps agent names to :class:`Limits` (Calls at once, requests and tokens in any minute),
     ``task_type_limits`` task types to the Calls that they may make at once. ``store`` is where streams are kept:
-    ``"memory://"`` or a :class:`~multi_agent_scheduler.store.base.Store`. At most
-    ``max_running`` tasks run at once; of those that wait, the next is found as among an agent's Calls: by priority, in
-    fair shares of the owners and plans, and so that nothing starves. ``clock`` gives seconds, and only goes forward.
+    ``"memory://"`` or a :class:`~multi_agent_scheduler.store.base.Store`. At most ``max_running`` tasks run at once;
+    one that waits for its agent's limits, or to try again, leaves its place to tasks of other agents, so that a full
+    agent holds up nobody else. Of those that wait, the next is found as among an agent's Calls: by priority, in fair
+    shares of the owners and plans, and so that nothing starves. ``clock`` gives seconds, and only goes forward.
     ``telemetry`` (:class:`~multi_agent_scheduler.telemetry.Telemetry`) tells OpenTelemetry of tasks and Calls.
 
     What is run may have an ``owner``: its streams, its share of an agent's limits and its cached answers are that

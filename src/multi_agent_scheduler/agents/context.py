@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
@@ -82,6 +83,10 @@ class Context:
     def name_of(self, agent: Agent) -> str:
         """The name under which the one that runs this knows the agent."""
         return agent.name
+
+    async def rest(self, seconds: float) -> None:
+        """Wait before another attempt."""
+        await asyncio.sleep(seconds)
 
     async def permit(self, agent: Agent, estimate: int) -> Permit:  # noqa: ARG002
         """Wait until the agent may make one Call of about ``estimate`` tokens. The caller must release the permit.

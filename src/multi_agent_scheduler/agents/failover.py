@@ -6,7 +6,6 @@ Before the first content of the main text another attempt is free, and nothing o
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from random import random
@@ -70,7 +69,7 @@ class _Attempts(Composite):
                 number, attempt = number + 1, 1
             else:
                 attempt += 1
-                await asyncio.sleep(decision.after)
+                await ctx.rest(decision.after)
             if decision.start == "continue" and said is not None:
                 asked = said.continued()
 
