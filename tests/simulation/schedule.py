@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import math
 import random
 from collections.abc import Callable, Coroutine
 from contextlib import aclosing
@@ -12,7 +13,7 @@ from functools import partial
 from typing import Any, Final
 
 from multi_agent_scheduler.agents import Cache
-from multi_agent_scheduler.errors import StoreError, StreamExists, StreamReset
+from multi_agent_scheduler.errors import LogTrimmed, StoreError, StreamExists, StreamReset
 from multi_agent_scheduler.events import EventBus
 from multi_agent_scheduler.metrics import Metrics
 from multi_agent_scheduler.records import Cancelled, Completed, Text
@@ -79,6 +80,7 @@ class Schedule:
         self.tasks: dict[str, Task] = {}
         self.truth = Truth(self.tasks)
         self.durable = chance.random() < 0.6
+        self.keep_logs = random.Random(f"logs {seed}").choice((math.inf, math.inf, 0.5))
         self.disk = Disk()
         self.max_running = chance.choice((1, 2, 1000))
         self.limits = {name: _limits(chance) for name in ("p0", "p1")}
@@ -276,7 +278,18 @@ class Schedule:
             self.life.connect(self._follow(reader, self.life))
 
     async def _follow(self, reader: Reader, life: Life) -> None:
-        """Read to the end, leaving now and then."""
+        """Read to the end, leaving now and then, or until the rest is gone."""
+        try:
+            await self._followed(reader, life)
+        except LogTrimmed:
+            reader.done = True
+            self.tell("trimmed", self.truth.streams[reader.stream_id].task_id)
+            text = (await life.scheduler.snapshot(reader.stream_id)).text
+            with self.truth.noted():
+                reader.cursor = len(self.truth.gone(life.store, reader.stream_id))
+                assert text == self.truth.streams[reader.stream_id].result.text
+
+    async def _followed(self, reader: Reader, life: Life) -> None:
         while not reader.done:
             leaves, started = self.chance.randint(1, 6), reader.cursor
             async with aclosing(life.scheduler.follow(reader.stream_id, after=reader.cursor)) as records:
@@ -380,7 +393,9 @@ class Schedule:
 
     def opened(self) -> AuditedMemory | AuditedDisk:
         store = (
-            AuditedDisk(self.disk, self.chance, self.loop.time) if self.durable else AuditedMemory(clock=self.loop.time)
+            AuditedDisk(self.disk, self.chance, self.loop.time, self.keep_logs)
+            if self.durable
+            else AuditedMemory(clock=self.loop.time, keep_logs=self.keep_logs)
         )
         store.truth = self.truth
         return store
@@ -420,10 +435,11 @@ def _limits(chance: random.Random) -> Limits:
 
 
 async def _lenient(client: Callable[[], Coroutine[Any, Any, None]], allowed: Callable[[], bool]) -> None:
-    """A reader of text, whom a reset ends; the store's error may come to him if a lease was taken away."""
+    """A reader of text, whom a reset ends, or that the log was trimmed before it was read. The store's error may come
+    to him if a lease was taken away."""
     try:
         await client()
-    except StreamReset:
+    except (StreamReset, LogTrimmed):
         return
     except StoreError as error:
         if not allowed():

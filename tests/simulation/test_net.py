@@ -27,6 +27,7 @@ from multi_agent_scheduler.store.core import Core, Lease, StreamSpec
 from multi_agent_scheduler.store.follow import Follower
 from multi_agent_scheduler.store.growing import GrowingLog
 from multi_agent_scheduler.task import Task
+from multi_agent_scheduler.views.digest import digest
 from multi_agent_scheduler.views.live import Fresh, Live
 from multi_agent_scheduler.views.summary import Summary
 from tests.simulation.schedule import run
@@ -198,6 +199,11 @@ def the_closing_of_losers(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Crew, "drop", lambda self, feed: [])
 
 
+def the_digest_of_a_trimmed_log(patch: pytest.MonkeyPatch) -> None:
+    """Of a log that is trimmed only the end stays."""
+    _everywhere(patch, digest, lambda records: list(records[-1:]))
+
+
 def _everywhere(patch: pytest.MonkeyPatch, real: object, other: object) -> None:
     """In each module of the package that has imported it."""
     for name, module in list(sys.modules.items()):
@@ -212,7 +218,7 @@ BROKEN: tuple[Break, ...] = (
     the_release_after_an_answer, the_one_terminal, a_wake_up_of_readers, a_wake_up_of_the_gate, the_commit_point,
     the_ends_of_open_calls, a_stop, a_stop_that_came_too_early, the_wait_for_the_disk, the_slots,
     the_requests_of_a_minute, the_tokens_of_a_minute, the_order_of_a_plan, the_resets_of_the_live_view,
-    the_closing_of_losers,
+    the_closing_of_losers, the_digest_of_a_trimmed_log,
 )  # fmt: skip
 
 

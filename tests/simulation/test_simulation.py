@@ -50,8 +50,8 @@ def test_much_of_what_can_happen_happens() -> None:
     """A net of schedules in which nothing happens would catch nothing."""
     stories = "\n".join(run(seed).trace() for seed in range(SEED, SEED + 300))
     for word in (
-        "crash", "resumes t", "cancels", "expires", "plans", "streams", "left", "submits", "Skipped", "Reset",
-        "Cancelled", "Interrupted", "cached=True", "timeout_error", "rate_limit_error", "internal_error",
+        "crash", "resumes t", "cancels", "expires", "trimmed t", "plans", "streams", "left", "submits", "Skipped",
+        "Reset", "Cancelled", "Interrupted", "cached=True", "timeout_error", "rate_limit_error", "internal_error",
         "content_filter", "budget_exceeded",
         "branch='p0'", "attempt=2", "memory store", "durable store",
     ):  # fmt: skip

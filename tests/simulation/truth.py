@@ -178,7 +178,8 @@ class Truth:
             if info.stream_id not in self.streams:  # it was being accepted when the process died
                 self.streams[info.stream_id] = Stream(info.stream_id, info.task_id, info.plan_id)
         for stream in self.streams.values():
-            info, kept = store.info(stream.stream_id), log_of(store, stream.stream_id)
+            info = store.info(stream.stream_id)
+            kept = self.gone(store, stream.stream_id) if info.trimmed else log_of(store, stream.stream_id)
             assert len(kept) >= stream.shown, f"{stream.task_id}: what was shown is lost"
             assert kept == stream.records[: len(kept)], f"{stream.task_id}: what is kept was never written"
             assert info.stop_reason in (None, stream.stop)
@@ -186,16 +187,23 @@ class Truth:
             assert info.state == (terminal_name(stream.terminal) if stream.terminal else "queued")  # type: ignore[arg-type]
             stream.epoch = stream.fence = max(stream.epoch, info.epoch)
 
+    def gone(self, store: Store, stream_id: str) -> list[Record]:
+        """A log was trimmed: its stream has ended, and all that it said is kept. Gives what was written."""
+        stream, info = self.streams[stream_id], store.info(stream_id)
+        assert info.trimmed and stream.terminal is not None, f"{stream.task_id} was trimmed before its end"
+        assert info.seq == len(stream.records)
+        assert summarise(store.log(stream_id).digest()) == summarise(stream.records), f"{stream.task_id}: its digest"
+        return stream.records
+
     def ended(self, store: Store) -> None:
         """Nothing runs any more: every stream has ended, and the store shows it as it was written."""
         for info in store.streams():
             assert info.stream_id in self.streams, f"nobody submitted {info.task_id}"
         for stream in self.streams.values():
             assert stream.terminal is not None, f"{stream.task_id} was accepted and has not ended"
-            assert log_of(store, stream.stream_id) == stream.records, (
-                f"{stream.task_id}: the log is not what was written"
-            )
             info = store.info(stream.stream_id)
+            kept = self.gone(store, stream.stream_id) if info.trimmed else log_of(store, stream.stream_id)
+            assert kept == stream.records, f"{stream.task_id}: the log is not what was written"
             assert (info.state, info.seq) == (terminal_name(stream.terminal), len(stream.records))  # type: ignore[arg-type]
             begun = [record.call for record in stream.records if isinstance(record, CallStarted)]
             over = [record.call for record in stream.records if isinstance(record, CallEnded)]
