@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from multi_agent_scheduler.errors import InvalidOption, PlanError
+from multi_agent_scheduler.errors import DependencyCycle, DuplicateTask, InvalidOption, PlanError, UnknownDependency
 from multi_agent_scheduler.planfile import read_plan
 from multi_agent_scheduler.task import Budget, Task, Template, Timeouts
 
@@ -94,6 +94,20 @@ def test_the_notations_say_the_same(tmp_path: Path, name: str, text: str) -> Non
         (YAML.replace('template: "Write', 'prompt: x\n    template: "Write'), 6, "one of prompt"),
         (YAML + "  - just text\n", 12, "task 3 must be a table, not 'just text'"),
         (YAML + "name: bees\n", 12, "unknown field 'name'; a plan has tasks"),
+        (YAML.replace("- id: draft", "- id: research"), 4, "two tasks have the id 'research'"),
+        (
+            YAML.replace("on: [research]", "on:\n      - research\n      - reserch"),
+            8,
+            "depends on 'reserch', which the plan does",
+        ),
+        (YAML.replace("on: [research]", "on: [draft, research]"), 6, "draft -> draft"),
+        (YAML.replace("List facts about ${bees}", "x\n    depends_on: [draft]"), 4, "research -> draft -> research"),
+        (
+            YAML.replace("timeouts: {total: 30}", "timeouts:\n      connect: 1\n      total: 0"),
+            12,
+            "timeouts: total must",
+        ),
+        (YAML.replace("priority: 5", "metadata: {id: 1}\n    agnet: {fields: x}"), 9, "unknown field 'agnet'"),
         (YAML.replace("[research]", "[research"), 7, "no valid YAML"),
     ],
 )
@@ -108,9 +122,17 @@ def test_a_mistake_is_told_with_its_line(tmp_path: Path, text: str, line: int, m
 TOML_MISTAKES = {
     "a field": ("[[tasks]]\nid = 'a'\nprompt = 'x'\n\n[[tasks]] # two\nid = 'b'\nprompt = 'x'\npriority = 'x'\n", 8),
     "an unknown field": ("[[tasks]]\nid = 'a'\n'promt' = 'x'\n", 3),
-    "a field in a table of its own": ("[[tasks]]\nid = 'a'\nprompt = 'x'\n[tasks.timeouts]\ntotal = -1\n", 4),
+    "a field in a table of its own": ("[[tasks]]\nid = 'a'\nprompt = 'x'\n[tasks.timeouts]\n# s\ntotal = -1\n", 6),
     "behind a text of several lines": ("[[tasks]]\nid = 'a'\nprompt = '''\nagent = 1\n'''\nagent = 7\n", 6),
     "a field that is missing": ("[[tasks]]\nid = 'a'\nprompt = 'x'\n[[tasks]]\nprompt = 'x'\n", 4),
+    "behind a list of several lines": ("[[tasks]]\nid = 'a'\nprompt = [\n 'agent.x',\n'[[tasks]]',\n]\nagent = 7\n", 7),
+    "behind a comment with quotes": (
+        '[[tasks]] # \'\'\'\nid = \'a\'\nprompt = """\\"""\nagent = 1""""\nagent = 7\n',
+        5,
+    ),
+    "a dependency": ("[[tasks]]\nid = 'a'\nprompt = 'x'\ndepends_on = [\n'b']\n", 4),
+    "in quotes": ('[["tasks"]]\nid = "a"\nprompt = 7\n', None),
+    "inline": ("tasks = [\n{id = 'a', prompt = 7},\n]\n", None),
     "beside the tasks": ("name = 'x'\n[[tasks]]\nid = 'a'\nprompt = 'x'\n", 1),
     "no TOML": ("tasks = = 1", None),
 }
@@ -119,6 +141,21 @@ JSON_MISTAKES = {
     "an unknown field": ('{\n"tasks": [{"id": "a",\n\n "promt": []}]}', 4),
     "no task": ('{"tasks": [{"id": "a", "prompt": "x", "metadata": {"k": [1, {}]}},\n 7]}', 2),
     "beside the tasks": ('{"tasks": [{"id": "a", "prompt": "x"}],\n"name": 1}', 2),
+    "a dependency": (
+        '{"tasks": [{"id": "a", "prompt": "x"},\n{"id": "b", "prompt": "x", "depends_on": ["a",\n"c"]}]}',
+        3,
+    ),
+    "a cycle": ('{"tasks": [{"id": "a", "prompt": "x", "depends_on":\n ["a"]}]}', 2),
+    "an id": ('{"tasks": [{"id": "a", "prompt": "x"},\n {"prompt": "x",\n "id": "a"}]}', 3),
+    "in a table": ('{"tasks": [{"id": "a", "prompt": "x", "timeouts": {\n "connect": 1,\n "total": -1}}]}', 3),
+    "a name twice": (
+        '{"tasks": [{"id": "a", "prompt": "\\"prompt\\": {",\n "metadata": {"prompt": [1, {}]},\n "prompt" : "y"}]}',
+        3,
+    ),
+    "a name twice, inside": (
+        '{"tasks": [{"id": "a", "prompt": "x", "metadata":\n {"k": {"\\u0061": 1,\n "a": 2}}}]}',
+        3,
+    ),
     "no JSON": ('{"tasks": [\n}', 2),
 }
 
@@ -128,7 +165,7 @@ def test_a_mistake_in_toml_is_told_with_its_line(tmp_path: Path, text: str, line
     path = plan(tmp_path, "p.toml", text)
     with pytest.raises(PlanError) as caught:
         read_plan(path)
-    assert f"{path}, line {line}: " in str(caught.value) if line else "line 1" in str(caught.value)
+    assert str(caught.value).startswith(f"{path}, line {line}: ") if line else f"{path}, line" not in str(caught.value)
 
 
 @pytest.mark.parametrize(("text", "line"), JSON_MISTAKES.values(), ids=JSON_MISTAKES)
@@ -139,8 +176,19 @@ def test_a_mistake_in_json_is_told_with_its_line(tmp_path: Path, text: str, line
     assert str(caught.value).startswith(f"{path}, line {line}: ")
 
 
-def test_a_name_that_json_has_twice_is_a_mistake(tmp_path: Path) -> None:
-    with pytest.raises(PlanError, match="'prompt' is there twice"):
+def test_a_plan_that_is_wrong_as_a_whole_is_told_by_its_kind(tmp_path: Path) -> None:
+    cycle = "tasks:\n- {id: a, prompt: x, depends_on: [b]}\n- {id: b, prompt: x, depends_on: [a]}\n"
+    with pytest.raises(DependencyCycle) as caught:
+        read_plan(plan(tmp_path, "p.yaml", cycle))
+    assert caught.value.cycle == ("a", "b")
+    with pytest.raises(UnknownDependency, match="line 3"):
+        read_plan(plan(tmp_path, "p.yaml", cycle.replace("[a]", "[c]").replace("[b]", "[]")))
+    with pytest.raises(DuplicateTask, match="line 3"):
+        read_plan(plan(tmp_path, "p.yaml", cycle.replace("id: b", "id: a")))
+
+
+def test_a_name_that_json_has_twice_is_told(tmp_path: Path) -> None:
+    with pytest.raises(PlanError, match="line 1: 'prompt' is there twice"):
         read_plan(plan(tmp_path, "p.json", '{"tasks": [{"id": "a", "prompt": "x", "prompt": "y"}]}'))
 
 

@@ -18,11 +18,12 @@ from __future__ import annotations
 import json
 import re
 from bisect import bisect_right
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
-from .errors import CallerError, InvalidConfiguration, InvalidOption, PlanError
+from .errors import CallerError, DependencyCycle, DuplicateTask, InvalidConfiguration, InvalidOption, PlanError
+from .scheduling.plan import Plan
 from .task import Budget, Task, Template, Timeouts
 
 __all__ = ["read_plan"]
@@ -54,7 +55,13 @@ _KINDS: Final[dict[Any, str]] = {
 _TABLES: Final[dict[str, Any]] = {"timeouts": Timeouts, "budget": Budget}
 
 _SPACE: Final = re.compile(r"[ \t\n\r]*")
-_HEADER: Final = re.compile(r"\s*\[\[?\s*tasks\s*(?:\.\s*(\w+)[^\]]*)?\]")  # of a task, or of a table in one
+_STRING: Final = r'"(?:\\.|[^"\\\n])*"'
+_JSON_TOKEN: Final = re.compile(rf"({_STRING})(\s*:)?|[{{}}\[\]]")
+_TOML_TOKEN: Final = re.compile(
+    rf"""\"{{3}}(?:\\.|[^\\])*?\"{{3}}(?!\")|'{{3}}.*?'{{3}}(?!')|{_STRING}|'[^'\n]*'|\#[^\n]*|[\[\]{{}}\n]""",
+    re.DOTALL,
+)
+_HEADER: Final = re.compile(r"\s*\[(\[?)\s*tasks\s*(?:\.\s*([\w-]+)\s*(\.[^\]]*)?)?\]")  # of a task, or in one
 _KEY: Final = re.compile(r"\s*[\"']?([\w-]+)[\"']?\s*[=.]")
 
 _Place: TypeAlias = tuple[int | str, ...]
@@ -65,8 +72,6 @@ _Lines: TypeAlias = Callable[[], Mapping[_Place, int]]
 def read_plan(path: Path) -> list[Task]:
     """The tasks of a plan file. Raises InvalidOption if it is no file that can be read, PlanError for what it says, and
     InvalidConfiguration if what reads it is not installed.
-
-    The plan as a whole (its dependencies) is checked when it is run.
     """
     readers = {".yaml": _yaml, ".yml": _yaml, ".toml": _toml, ".json": _json}
     reader = readers.get(path.suffix.lower())
@@ -88,7 +93,31 @@ def read_plan(path: Path) -> list[Task]:
     unknown = sorted(data.keys() - {"tasks"})
     if unknown:
         raise PlanError(f"{_place(path, lines, (unknown[0],))}: unknown field {unknown[0]!r}; a plan has tasks")
-    return [_task(path, lines, number, row) for number, row in enumerate(rows)]
+    tasks = [_task(path, lines, number, row) for number, row in enumerate(rows)]
+    try:
+        Plan(tasks)
+    except PlanError as error:
+        error.args = (f"{_place(path, lines, *_wrong(tasks, error))}: {error}",)
+        raise
+    return tasks
+
+
+def _wrong(tasks: Sequence[Task], error: PlanError) -> Sequence[_Place]:
+    """What is wrong with tasks that are right one by one: the places to name, the most exact one first."""
+    numbers: dict[str, int] = {}
+    for number, task in enumerate(tasks):
+        if numbers.setdefault(task.id, number) != number and isinstance(error, DuplicateTask):
+            return [("tasks", number, "id")]
+    for number, task in enumerate(tasks):
+        for index, parent in enumerate(task.depends_on):
+            if (
+                task.id == error.cycle[0] and parent == error.cycle[1 % len(error.cycle)]
+                if isinstance(error, DependencyCycle)
+                else parent not in numbers
+            ):
+                field = ("tasks", number, "depends_on")
+                return [(*field, index), field]
+    return []
 
 
 def _task(path: Path, lines: _Lines, number: int, row: Any) -> Task:
@@ -98,7 +127,8 @@ def _task(path: Path, lines: _Lines, number: int, row: Any) -> Task:
     name = f"task {row['id']!r}" if isinstance(row.get("id"), str) else f"task {number + 1}"
 
     def refuse(field: str, problem: str) -> PlanError:
-        return PlanError(f"{_place(path, lines, (*at, field), at)}: {name}: {problem}")
+        inside = _first_named(row[field], problem) if field in _TABLES and isinstance(row[field], dict) else None
+        return PlanError(f"{_place(path, lines, (*at, field, inside or ''), (*at, field), at)}: {name}: {problem}")
 
     for field, value in row.items():
         kind = _FIELDS.get(field)
@@ -114,8 +144,17 @@ def _task(path: Path, lines: _Lines, number: int, row: Any) -> Task:
         return _made(row)
     except CallerError as error:
         problem = str(error).removeprefix(f"{name}: ")
-        named = {field: word.start() for field in row if (word := re.search(rf"\b{field}\b", problem))}
-        raise refuse(min(named, key=named.__getitem__, default="id"), problem) from None
+        raise refuse(_first_named(row, problem) or "id", problem) from None
+
+
+def _first_named(fields: Iterable[Any], problem: str) -> str | None:
+    """The field that a sentence names first."""
+    named = {
+        field: word.start()
+        for field in fields
+        if isinstance(field, str) and (word := re.search(rf"\b{re.escape(field)}\b", problem))
+    }
+    return min(named, key=named.__getitem__, default=None)
 
 
 def _made(row: dict[str, Any]) -> Task:
@@ -147,19 +186,38 @@ def _place(path: Path, lines: _Lines, *places: _Place) -> str:
 
 
 def _json(path: Path, text: str) -> tuple[Any, _Lines]:
+    twice = False
+
     def members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        nonlocal twice
         table = dict(pairs)
-        if len(table) < len(pairs):
-            names = [name for name, _ in pairs]
-            twice = next(name for name in names if names.count(name) > 1)
-            raise PlanError(f"{path}: {twice!r} is there twice in one table")
+        twice = twice or len(table) < len(pairs)
         return table
 
     try:
         data = json.loads(text, object_pairs_hook=members)
     except json.JSONDecodeError as error:
         raise PlanError(f"{path}, line {error.lineno}: no valid JSON: {error.msg}") from None
+    if twice:
+        name, start = _json_twice(text)
+        raise PlanError(f"{path}, line {text.count(chr(10), 0, start) + 1}: {name!r} is there twice in one table")
     return data, lambda: _json_lines(text)
+
+
+def _json_twice(text: str) -> tuple[str, int]:
+    """The first key of valid JSON that its object has already, and where it stands; there is one."""
+    opened: list[set[str]] = []
+    for token in _JSON_TOKEN.finditer(text):
+        if token[0] in "{[":
+            opened.append(set())
+        elif token[0] in "}]":
+            opened.pop()
+        elif token[2]:
+            name = json.loads(token[1])
+            if name in opened[-1]:
+                return name, token.start()
+            opened[-1].add(name)
+    raise AssertionError("no key is there twice")
 
 
 def _json_lines(text: str) -> dict[_Place, int]:
@@ -173,7 +231,7 @@ def _json_lines(text: str) -> dict[_Place, int]:
             lines[(*place, name)] = bisect_right(breaks, begins) + 1
             note((*place, name), value, depth - 1)
 
-    note((), _behind_space(text, 0), 3)
+    note((), _behind_space(text, 0), 4)
     return lines
 
 
@@ -215,16 +273,35 @@ def _toml_lines(text: str) -> dict[_Place, int]:
     """The reader keeps no lines. Tasks that are written as inline tables have none here either."""
     lines: dict[_Place, int] = {}
     table: _Place | None = ()
-    task, inside = -1, False  # inside of a text of several lines
-    for number, line in enumerate(text.splitlines(), 1):
-        if not inside and (header := _HEADER.match(line)):
-            task += header[1] is None and header[0].startswith("[[")
-            table = ("tasks", task) if header[1] is None else None
-            lines.setdefault(("tasks", task, header[1]) if header[1] else ("tasks", task), number)
-        elif not inside and table is not None and (key := _KEY.match(line)):
+    task = -1
+    for number, line in _toml_statements(text):
+        if header := _HEADER.match(line):
+            task += header[2] is None and header[1] == "["
+            place: _Place = ("tasks", task) if header[2] is None else ("tasks", task, header[2])
+            lines.setdefault(place, number)
+            table = None if header[3] else place
+        elif line.lstrip().startswith("["):
+            if '"' in line or "'" in line:
+                return {}  # a name in quotes may be any: which task is which is not known
+            table = None
+        elif table is not None and (key := _KEY.match(line)):
             lines.setdefault((*table, key[1]), number)
-        inside ^= (line.count('"""') + line.count("'''")) % 2 == 1
     return lines
+
+
+def _toml_statements(text: str) -> Iterator[tuple[int, str]]:
+    """The lines of valid TOML on which a header or a key may begin: none inside of a string or a list."""
+    depth, start, number = 0, 0, 1
+    for token in _TOML_TOKEN.finditer(text):
+        if token[0] in "[{":
+            depth += 1
+        elif token[0] in "]}":
+            depth -= 1
+        elif token[0] == "\n" and not depth:
+            yield number, text[start : token.start()]
+            number += text.count("\n", start, token.end())
+            start = token.end()
+    yield number, text[start:]
 
 
 def _yaml(path: Path, text: str) -> tuple[Any, _Lines]:
@@ -249,7 +326,7 @@ def _yaml(path: Path, text: str) -> tuple[Any, _Lines]:
 
     def lines() -> dict[_Place, int]:
         found: dict[_Place, int] = {}
-        _note(node, (), found, 3)
+        _note(node, (), found, 4)
         return found
 
     return data, lines

@@ -143,7 +143,7 @@ WRONG = {
     "no tasks": ({}, "mas: plan.json: a plan needs tasks: a list of tables, at least one\n"),
     "a cycle": (
         {"tasks": [{"id": "a", "prompt": "x", "depends_on": ["a"]}]},
-        "mas: the tasks wait for each other: a -> a\n",
+        "mas: plan.json, line 1: the tasks wait for each other: a -> a\n",
     ),
     "an unknown agent": (
         {"tasks": [{"id": "one", "prompt": "x", "agent": "z"}]},

@@ -13,7 +13,6 @@ from ..errors import StoreClosed
 from ..events import EventBus
 from ..planfile import read_plan
 from ..scheduler import MultiAgentScheduler
-from ..scheduling.plan import Plan
 from ..store import Store
 from ..task import Task
 from ..telemetry import Telemetry
@@ -31,7 +30,6 @@ _PATIENCE: Final = 5.0  # seconds that agents have, after a stop, to close their
 def run(parsed: argparse.Namespace) -> int:
     """Exit code 0 if every task succeeded, 1 if not, 2 for a wrong plan, 130 after Ctrl-C."""
     tasks = read_plan(Path(parsed.plan))
-    Plan(tasks)  # what is wrong with it is said before anything is opened
     said = choice.configuration(parsed.config)
     agents = choice.team(said, tasks, parsed.agent)
     store, bus = place.to_write(parsed.store, parsed.config), EventBus()
