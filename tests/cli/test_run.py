@@ -71,7 +71,7 @@ async def test_plain_lines_tell_what_happens_and_a_table_ends_them(shown: pytest
     assert lines[4:7] == ["[facts] Bees", "[facts] fly", "facts: completed (stop)"]
     assert lines[7].startswith("page: running (a, stream ")
     assert lines[8:10] == ["[page] A page", "page: completed (stop)"]
-    row = r"\nfacts +a +\d+\.\d\d s +[\d-]+ +\d+ +- +\d+\.\d\d s +completed \(stop\)\n"
+    row = r"\nfacts +a +\d+\.\d\d s +(-|~?\d+) +\d+ +- +\d+\.\d\d s +completed \(stop\)\n"
     assert re.search(row, done.out.decode())
     assert re.fullmatch(r"2 of 2 succeeded in \d+\.\d\d s\.", lines[-1])
     assert provider.requests[1].json["messages"][0]["content"] == "Write from: Bees\nfly"
@@ -231,8 +231,8 @@ async def test_on_a_terminal_each_task_has_a_line_and_the_table_stays(folder: Pa
         code, text, raw = await asyncio.to_thread(watch)
     assert code == 0, text
     assert "2 of 2 ended, 0 running" in text
-    assert re.search(r"completed +└ page +a +\d\.\d\d s +(-|\d+/s) +A page", text)
-    assert re.search(r"│ page +│ a +│ +\d+\.\d\d s │ +[\d-]+ │ +\d+ │ +- │ +\d\.\d\d s │ completed \(stop\)", text)
+    assert re.search(r"completed +└ page +a +\d\.\d\d s +(-|~?\d+ tok/s) +A page", text)
+    assert re.search(r"│ page +│ a +│ +\d+\.\d\d s │ +(-|~?\d+) │ +\d+ │ +- │ +\d\.\d\d s │ completed \(stop\)", text)
     assert raw.count("\x1b[?25l") == raw.count("\x1b[?25h")
 
 
@@ -333,3 +333,27 @@ async def test_a_plan_file_that_cannot_be_read_is_wrong_usage(
         done = await mas(shown, "run", name)
         assert done.code == 2
         assert said in done.err
+
+
+def test_tokens_in_a_second_are_those_that_were_counted_or_are_marked_as_estimated() -> None:
+    lane = TaskLane("t", "a", "", began=10.0)
+    assert lane.rate == "-"
+    for number in range(5):
+        lane.add("word" * 3, 11.0 + number)
+        assert lane.rate == ("~3" if number else "-")  # three tokens of four characters in each second
+    final = {"success": True, "error": None, "state": "completed", "stop_reason": "stop", "ttft": 1.0, "latency": 5.0}
+    lane.final = {**final, "usage": None}
+    assert lane.figures()[3] == "~3"
+    lane.final = {**final, "usage": {"input_tokens": 7, "output_tokens": 20}}
+    assert lane.figures()[3] == "5"
+
+
+def test_a_live_line_shows_the_estimate() -> None:
+    console = pytest.importorskip("rich.console").Console(width=100, height=8, force_terminal=True, color_system=None)
+    board, lane = LiveBoard(console), TaskLane("t", "a", "", running=True)
+    board._lanes = [lane]
+    lane.add("four", 1.0)
+    lane.add("four" * 31, 2.0)
+    with console.capture() as capture:
+        console.print(board._render())
+    assert "1.00 s" in capture.get() and "~16 tok/s" in capture.get()

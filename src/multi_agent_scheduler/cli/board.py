@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from itertools import chain, islice
 from typing import TYPE_CHECKING, Final, Protocol
 
+from ..scheduling.budget import CHARACTERS_PER_TOKEN
 from ..task import Task
 from . import graph, screen
 from .screen import Lane
@@ -18,11 +19,11 @@ if TYPE_CHECKING:
 
 __all__ = ["Board", "TaskLane", "dollars", "fitting"]
 
-HEADINGS: Final = ("task", "agent", "first chunk", "chunks/s", "tokens", "cost", "time", "ended")
+HEADINGS: Final = ("task", "agent", "first chunk", "tokens/s", "tokens", "cost", "time", "ended")
 _MOST_NAME: Final = 24  # columns of a task's id, with what is drawn before it, or of an agent's name
 _LEAST_TAIL: Final = 10  # columns of a text's end
 _LOOKED_AT: Final = 500  # characters of which the last ones are shown
-_FIGURES: Final = 40  # columns for the state, the figures and the space between columns
+_FIGURES: Final = 46  # columns for the state, the figures and the space between columns
 _COLOURS: Final = {"completed": "green", "running": "yellow", "waiting": "dim", "skipped": "dim"}
 
 
@@ -40,6 +41,19 @@ class TaskLane(Lane):
     def title(self) -> str:
         """Its name in the graph."""
         return self.branch + self.name
+
+    @property
+    def rate(self) -> str:
+        """Tokens in a second while they came; behind a ``~`` an estimate, since nobody has counted them (yet)."""
+        final = self.final or {}
+        tokens, first = (final.get("usage") or {}).get("output_tokens"), final.get("ttft")
+        if tokens and first is not None and final["latency"] > first:
+            return f"{tokens / (final['latency'] - first):.0f}"
+        seconds = self.last - self.first
+        if self.count < 2 or seconds <= 0:
+            return "-"
+        behind = len(self.text) * (self.count - 1) / self.count  # characters that came since the first chunk
+        return f"~{behind / CHARACTERS_PER_TOKEN / seconds:.0f}"
 
     def figures(self) -> tuple[str, ...]:
         """One text for each of the headings."""
@@ -139,7 +153,7 @@ class LiveBoard(screen.Live):
         for lane in lanes:
             cells = [_cut(lane.title, widths[0]), _cut(lane.protocol, widths[1])]
             first = f"{lane.first - lane.began:.2f} s" if lane.count else "-"
-            rate = "-" if lane.rate == "-" else f"{lane.rate}/s"
+            rate = "-" if lane.rate == "-" else f"{lane.rate} tok/s"
             text = " ".join(lane.text[-_LOOKED_AT:].split())[-tail:]
             if lane.final is not None and not lane.succeeded:
                 text = printable(lane.ended)[:tail]

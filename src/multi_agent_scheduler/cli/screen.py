@@ -187,7 +187,9 @@ class Live:
         for lane in lanes:
             name, protocol, first, rate, tokens, *more, ended = lane.figures()
             rest = "".join(f", {heading} {figure}" for heading, figure in zip(self._headings[5:], more, strict=False))
-            self.note(f"{name}, {protocol}: first chunk {first}, {rate} chunks/s, {tokens} tokens{rest}, {ended}")
+            self.note(
+                f"{name}, {protocol}: first chunk {first}, {rate} {self._headings[3]}, {tokens} tokens{rest}, {ended}"
+            )
 
     def restore(self) -> None:
         os.write(sys.stdout.fileno(), b"\x1b[?25h\n")  # the cursor, which is hidden while the panels move
