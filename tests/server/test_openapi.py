@@ -84,6 +84,17 @@ def can_be_wrong(operation: dict[str, Any]) -> bool:
     return "requestBody" in operation or any(field != {"type": "string"} for field in fields)
 
 
+def without_schemas(body: Any) -> Any:
+    """A body whose JSON Schemas say nothing. Which of them cannot be (a reference that leads nowhere, ``properties`` that
+    are a number) is their own standard's to say, not the document's; and they are generated from words of this code."""
+    if isinstance(body, list):
+        return [without_schemas(inner) for inner in body]
+    if not isinstance(body, dict):
+        return body
+    schemas = {name for name in ("schema", "parameters", "input_schema") if isinstance(body.get(name), dict)}
+    return {name: {} if name in schemas else without_schemas(inner) for name, inner in body.items()}
+
+
 @contextmanager
 def quietly() -> Iterator[None]:
     """Its dependencies warn of themselves."""
@@ -139,6 +150,8 @@ def test_each_operation_answers_as_the_document_says(url: str, path: str, method
                 case.headers.pop("Idempotency-Key", None)  # it would be used twice: 422
             if mode == "POSITIVE" and isinstance(case.body, dict) and "model" in case.body:
                 case.body["model"] = "a"  # which the document cannot know
+            if mode == "POSITIVE":
+                case.body = without_schemas(case.body)
             case.call_and_validate(base_url=url, checks=asked, timeout=10)
 
         holds()
