@@ -85,8 +85,8 @@ def can_be_wrong(operation: dict[str, Any]) -> bool:
 
 
 def without_schemas(body: Any) -> Any:
-    """A body whose JSON Schemas say nothing. Which of them cannot be (a reference that leads nowhere, ``properties`` that
-    are a number) is their own standard's to say, not the document's; and they are generated from words of this code."""
+    """A body whose JSON Schemas say nothing: which of them cannot be (a reference that leads nowhere, ``properties``
+    that are a number) is their own standard's to say, not the document's; they are made of words of this code."""
     if isinstance(body, list):
         return [without_schemas(inner) for inner in body]
     if not isinstance(body, dict):
