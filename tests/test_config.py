@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from multi_agent_scheduler import agents, config
 from multi_agent_scheduler.agents import ClaudeAgent, CompatibleAgent, LocalAgent, OpenAIAgent
-from multi_agent_scheduler.errors import InvalidConfiguration
+from multi_agent_scheduler.errors import InvalidConfiguration, InvalidOption
 from multi_agent_scheduler.scheduling.budget import Budget, LongPrice
 from multi_agent_scheduler.scheduling.limits import Limits
 
@@ -112,7 +112,7 @@ def test_a_keyword_that_cannot_be_is_named_when_the_agent_is_made(toml: Path, te
 
 
 def test_a_file_that_is_not_there() -> None:
-    with pytest.raises(InvalidConfiguration, match=r"nowhere\.toml cannot be read: No such file"):
+    with pytest.raises(InvalidOption, match=r"nowhere\.toml cannot be read: No such file"):
         config.load(Path("nowhere.toml"))
 
 
@@ -135,7 +135,7 @@ def test_without_a_file_there_is_the_local_model_and_who_has_a_key(monkeypatch: 
 
 def test_a_file_that_is_no_text(toml: Path) -> None:
     toml.write_bytes(b"store = '\xff'")
-    with pytest.raises(InvalidConfiguration, match=r"mas\.toml is not UTF-8 text \(byte 9\)"):
+    with pytest.raises(InvalidOption, match=r"mas\.toml is not UTF-8 text \(byte 9\)"):
         config.load(toml)
 
 

@@ -171,3 +171,15 @@ def test_a_question_loads_only_the_agent_that_is_asked(folder: Path) -> None:
     }
     assert {name for name in unused if f"multi_agent_scheduler.{name}" in names} == set()
     assert not {"rich", "xllamacpp", "aiohttp", "importlib.metadata", "dataclasses"} & names
+
+
+@pytest.mark.parametrize("command", ["run plan.json", "ask Hi", "doctor", "serve", "resume", "keys list"])
+@pytest.mark.parametrize(("file", "said"), [("none.toml", "cannot be read"), ("bytes.toml", "is not UTF-8 text")])
+def test_a_configuration_that_is_named_and_cannot_be_read_is_wrong_usage(
+    folder: Path, capsys: pytest.CaptureFixture[str], command: str, file: str, said: str
+) -> None:
+    (folder / "plan.json").write_text('{"tasks": [{"id": "a", "prompt": "x"}]}')
+    (folder / "bytes.toml").write_bytes(b"\xff")
+    assert cli.main([*command.split(), "--config", file]) == 2
+    out, err = capsys.readouterr()
+    assert (out, err.startswith(f"mas: {file} {said}")) == ("", True)

@@ -89,8 +89,9 @@ def load(path: Path) -> dict[str, Offer]:
 def read(path: Path | None, environment: Mapping[str, str] | None = None) -> Configuration:
     """What a file says, and the ``MAS_`` variables, which override it.
 
-    Raises :class:`~multi_agent_scheduler.errors.InvalidConfiguration`, naming the file, the table, the key, the line
-    where that is known, and the remedy.
+    Raises :class:`~multi_agent_scheduler.errors.InvalidOption` for a file that cannot be read, and
+    :class:`~multi_agent_scheduler.errors.InvalidConfiguration` for what it says, naming the file, the table, the key,
+    the line where that is known, and the remedy.
     """
     variables = os.environ if environment is None else environment
     document = Document(path, variables, _SETTINGS)

@@ -10,7 +10,7 @@ from typing import Any, Final, TypeAlias, TypeVar
 
 import msgspec
 
-from ..errors import CallerError, InvalidConfiguration
+from ..errors import CallerError, InvalidConfiguration, InvalidOption
 
 __all__ = ["Document"]
 
@@ -89,9 +89,9 @@ class Document:
             self._text = path.read_text(encoding="utf-8-sig")
             return tomllib.loads(self._text)
         except OSError as error:
-            raise InvalidConfiguration(f"{path} cannot be read: {error.strerror}") from None
+            raise InvalidOption(f"{path} cannot be read: {error.strerror}") from None
         except UnicodeDecodeError as error:
-            raise InvalidConfiguration(f"{path} is not UTF-8 text (byte {error.start})") from None
+            raise InvalidOption(f"{path} is not UTF-8 text (byte {error.start})") from None
         except (tomllib.TOMLDecodeError, RecursionError) as error:
             raise InvalidConfiguration(f"{path} is no valid TOML: {error}") from None
 
