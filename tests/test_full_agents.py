@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from multi_agent_scheduler import EventBus, Limits, MultiAgentScheduler, Retry, Task
+from multi_agent_scheduler import Cached, EventBus, Limits, MultiAgentScheduler, Retry, Task
 from multi_agent_scheduler.agents.base import Agent
 from multi_agent_scheduler.errors import ErrorInfo, agent_error
 from multi_agent_scheduler.metrics import Metrics
@@ -80,6 +80,23 @@ def test_tasks_that_wait_to_try_again_hold_up_nobody_either() -> None:
             began = time.monotonic()
             assert (await running.execute_task(Task("b", "x", agent="b"))).success
             assert time.monotonic() == began
+
+    run_virtual(main())
+
+
+def test_tasks_that_have_joined_a_request_under_way_hold_up_nobody_either() -> None:
+    async def main() -> None:
+        agents = {"a": Cached(minute), "b": at_once}
+        async with scheduler(agents, {}, max_running=10) as running:
+            joined = [await running.submit(Task(f"a{number}", "the same", agent="a")) for number in range(100)]
+            await asyncio.sleep(1)
+            began = time.monotonic()
+            assert (await running.execute_task(Task("b", "x", agent="b"))).success
+            assert time.monotonic() == began
+            results = [await handle.result() for handle in joined]
+            assert {result.text for result in results} == {"the same"}
+            assert sum(not result.cached for result in results) == 1
+            assert time.monotonic() == began + 59
 
     run_virtual(main())
 

@@ -215,13 +215,6 @@ class SchedulerContext(Context):
     def name_of(self, agent: Agent) -> str:
         return self._names.get(id(agent), agent.name)
 
-    async def rest(self, seconds: float) -> None:
-        self._waits(True)
-        try:
-            await super().rest(seconds)
-        finally:
-            self._waits(False)
-
     async def permit(self, agent: Agent, estimate: int) -> Permit:
         ticket = Ticket(
             self._gate.place_of(agent, self._names),
@@ -231,7 +224,7 @@ class SchedulerContext(Context):
             estimate=estimate,
         )
         self._check_budgets()
-        permit = await self._gate.admit(ticket, agent.max_concurrent, self._waits)
+        permit = await self._gate.admit(ticket, agent.max_concurrent, self.waits)
         self._tickets = [*self._under_way(), ticket]
         try:
             self._check_budgets()  # others may have used them up while this one waited
@@ -243,7 +236,7 @@ class SchedulerContext(Context):
     def _under_way(self) -> list[Ticket]:
         return [ticket for ticket in self._tickets if ticket.state == "granted"]
 
-    def _waits(self, begins: bool) -> None:
+    def waits(self, begins: bool) -> None:
         aside = begins and not self._under_way()
         if aside is not self._stands_aside and aside is begins:
             self._stands_aside = aside

@@ -254,18 +254,27 @@ class _Joined:
     def __init__(self, flight: Flight, ctx: Context, *, again: bool) -> None:
         self.counted = False
         self._flight = flight
+        self._ctx = ctx
         self._retold = _Retold(ctx)
         self._again = again
 
     async def batches(self) -> AsyncGenerator[Batch, None]:
         held: list[Record] = []
-        flight = self._flight
-        async with aclosing(flight.read()) as batches:
-            async for batch in batches:
-                held += batch
-                if flight.content or (flight.terminal is not None and not (self._again and flight.died)):
-                    told, held = held, []
-                    yield self._retold.batch(told)
+        flight, waits = self._flight, True
+        self._ctx.waits(True)
+        try:
+            async with aclosing(flight.read()) as batches:
+                async for batch in batches:
+                    held += batch
+                    if flight.content or (flight.terminal is not None and not (self._again and flight.died)):
+                        if waits:
+                            waits = False
+                            self._ctx.waits(False)
+                        told, held = held, []
+                        yield self._retold.batch(told)
+        finally:
+            if waits:
+                self._ctx.waits(False)
 
 
 class _Retold:

@@ -84,9 +84,16 @@ class Context:
         """The name under which the one that runs this knows the agent."""
         return agent.name
 
+    def waits(self, begins: bool) -> None:
+        """The run begins to wait for something that it does not do itself (True), or does so no longer (False)."""
+
     async def rest(self, seconds: float) -> None:
         """Wait before another attempt."""
-        await asyncio.sleep(seconds)
+        self.waits(True)
+        try:
+            await asyncio.sleep(seconds)
+        finally:
+            self.waits(False)
 
     async def permit(self, agent: Agent, estimate: int) -> Permit:  # noqa: ARG002
         """Wait until the agent may make one Call of about ``estimate`` tokens. The caller must release the permit.
