@@ -21,7 +21,7 @@ _LOOK: Final = 0.05  # seconds between two looks at how busy the loop is
 # Shares of a core that the loop's thread may use:
 _CALM: Final = 0.5  # below this pieces wait less,
 _BUSY: Final = 0.7  # above this longer, up to _USUAL,
-_FULL: Final = 0.85  # and above this longer still, up to _MOST, because now everything waits for the loop
+_FULL: Final = 0.96  # and above this _MOST: there is more to do than can be done, and others have not even begun
 
 _LEAST: Final = 0.005  # seconds; less would save nothing
 _USUAL: Final = 0.05
@@ -75,7 +75,7 @@ class Moderation:
         self._looked_at, self._used_then = now, used
         pause = self._pause
         if share > _FULL:
-            self._pause = min(_MOST, max(_USUAL, pause * 2))
+            self._pause = _MOST
         elif share > _BUSY and pause <= _USUAL:
             self._pause = min(_USUAL, max(_LEAST, pause * 2))
         elif share < _CALM or pause > _USUAL:
