@@ -186,8 +186,6 @@ def test_a_connection_that_closes_without_a_word_says_so(wire: Wire) -> None:
 class Busy(Moderation):
     """A busy loop's: small pieces wait until ``ring``."""
 
-    long = False
-
     def __init__(self) -> None:
         self.waiting: list[Callable[[], None]] = []
 
@@ -218,17 +216,6 @@ def test_small_pieces_go_on_together_while_the_loop_is_busy(busy: Wire) -> None:
     busy.moderation.ring()
     assert arrival.done()
     assert busy.connection.take() == b"data: two\n\n" * 3
-
-
-def test_nothing_is_read_while_pieces_wait_long(busy: Wire) -> None:
-    busy.moderation.long = True
-    arrival = busy.connection.arrival()
-    busy.say(chunk(b"data: two\n\n"))
-    assert busy.transport.paused
-    busy.moderation.ring()
-    assert arrival.done()
-    assert busy.connection.take() == b"data: two\n\n"
-    assert not busy.transport.paused
 
 
 def test_the_beginning_of_an_answer_does_not_wait(busy: Wire) -> None:

@@ -97,20 +97,19 @@ def test_nothing_waits_while_the_loop_has_time(loop: Loop, share: float) -> None
     assert set(settle(loop, moderated(loop))) == {0.0}
 
 
-@pytest.mark.parametrize(("share", "most"), [(0.75, 0.05), (0.98, 0.2)])
-def test_pieces_wait_longer_the_busier_the_loop_is(loop: Loop, share: float, most: float) -> None:
-    loop.share = share
+def test_pieces_wait_longer_while_the_loop_is_busy(loop: Loop) -> None:
+    loop.share = 0.75
     waits = settle(loop, moderated(loop))
     assert waits[0] == 0.0
-    assert waits[-1] == pytest.approx(most, abs=0.003)
-    assert max(waits) <= most + 1e-9
+    assert waits[-1] == pytest.approx(0.05, abs=0.003)
+    assert max(waits) <= 0.05 + 1e-9
 
 
 def test_waiting_ends_with_the_load(loop: Loop) -> None:
     moderation = moderated(loop)
     loop.share = 0.98
     settle(loop, moderation)
-    loop.share = 0.6
+    loop.share = 0.6  # it may be so because pieces wait
     assert settle(loop, moderation)[-1] == pytest.approx(0.05, abs=0.003)
     loop.share = 0.2
     assert settle(loop, moderation)[-1] == 0.0

@@ -170,8 +170,9 @@ class Connection(asyncio.BufferedProtocol):
         if self._chunks:
             self._held += nbytes
             self._aside = 0
-            if self._held > _HIGH_WATER:
-                self._pause()
+            if self._held > _HIGH_WATER and not self._paused and self._transport is not None:
+                self._transport.pause_reading()
+                self._paused = True
         else:
             self._aside += nbytes
             if self._aside > _HEAD_LIMIT:
@@ -187,19 +188,11 @@ class Connection(asyncio.BufferedProtocol):
             return False
         if not self._waits and self._waiter is not None:
             self._waits = self._moderation.hold(self._waited)
-            if self._waits and self._moderation.long:
-                self._pause()  # what comes can as well wait in the socket: it costs one read then
         return self._waits
 
     def _waited(self) -> None:
         self._waits = False
         self._wake()
-
-    def _pause(self) -> None:
-        """Read no more until what came is taken."""
-        if not self._paused and self._transport is not None:
-            self._transport.pause_reading()
-            self._paused = True
 
     def eof_received(self) -> bool:
         self._ended(None)

@@ -18,14 +18,12 @@ __all__ = ["Moderation"]
 
 _LOOK: Final = 0.05  # seconds between two looks at how busy the loop is
 
-# Shares of a core that the loop's thread may use:
-_CALM: Final = 0.5  # below this pieces wait less,
-_BUSY: Final = 0.7  # above this longer, up to _USUAL,
-_FULL: Final = 0.96  # and above this _MOST: there is more to do than can be done, and others have not even begun
+# Shares of a core that the loop's thread may use: above the one pieces wait longer, below the other less.
+_BUSY: Final = 0.7
+_CALM: Final = 0.5
 
 _LEAST: Final = 0.005  # seconds; less would save nothing
-_USUAL: Final = 0.05
-_MOST: Final = 0.2
+_MOST: Final = 0.05
 
 _TICK: Final = 0.002  # seconds: what is due within it goes together
 
@@ -57,11 +55,6 @@ class Moderation:
             self._timer = self._loop.call_later(self._pause, self._ring)
         return True
 
-    @property
-    def long(self) -> bool:
-        """Pieces wait so long that there will be several more."""
-        return self._pause > _USUAL
-
     def close(self) -> None:
         """Nobody waits any more."""
         self._held.clear()
@@ -74,11 +67,9 @@ class Moderation:
         share = (used - self._used_then) / (now - self._looked_at)
         self._looked_at, self._used_then = now, used
         pause = self._pause
-        if share > _FULL:
-            self._pause = _MOST
-        elif share > _BUSY and pause <= _USUAL:
-            self._pause = min(_USUAL, max(_LEAST, pause * 2))
-        elif share < _CALM or pause > _USUAL:
+        if share > _BUSY:
+            self._pause = min(_MOST, max(_LEAST, pause * 2))
+        elif share < _CALM:
             self._pause = pause / 2 if pause > _LEAST else 0.0
 
     def _ring(self) -> None:
