@@ -17,7 +17,9 @@ from multi_agent_scheduler.errors import ErrorInfo, StoreClosed, StreamReset
 from multi_agent_scheduler.records import Completed, Record, Reset, Text
 from multi_agent_scheduler.server import Settings
 from multi_agent_scheduler.server.compression import packer
+from multi_agent_scheduler.server.events import NativeRenderer
 from multi_agent_scheduler.server.face import Renderer
+from multi_agent_scheduler.server.relay import Message, Opening, Relay
 from multi_agent_scheduler.server.rendering import Reader, Renderings
 from multi_agent_scheduler.store.base import Batch, Log
 from multi_agent_scheduler.testing import ScriptedAgent
@@ -204,6 +206,45 @@ async def test_many_who_are_far_behind_let_others_have_their_turn() -> None:
         turns += 1
     assert turns > 100
     assert len({reader.said for reader in behind}) == 1
+
+
+class Full:
+    """The way to a connection that takes nothing more."""
+
+    def write(self, data: bytes) -> bool:
+        return False
+
+    def abort(self) -> None:
+        raise AssertionError
+
+
+@pytest.mark.parametrize("text", ["x", "x" * 1000])
+@pytest.mark.parametrize("together", [True, False])
+async def test_a_reader_whose_connection_is_full_holds_a_page_and_no_more(text: str, together: bool) -> None:
+    log, renderings, waiting = Paged(100_000), Renderings(), asyncio.Event()
+    log.add(*[Text(text)] * 5000)
+    sent: list[Message] = []
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+        if len(sent) > 1:  # the headers are the first; then nothing is taken
+            waiting.set()
+            await asyncio.get_running_loop().create_future()
+
+    rendering = renderings.of("k", lambda: log, lambda: NativeRenderer("s", 1))
+    first = Slow(0)
+    if not together:
+        first.takes = 10_000
+        rendering.join(first)
+    relay = Relay(rendering, send, Opening([]), direct=Full())
+    relay.start()
+    await waiting.wait()
+    held = sum(len(message["body"]) for message in sent if "body" in message)
+    assert 0 < held <= 64 * 1024
+    assert relay.seq < 1000
+    assert relay.own is None or not relay.own.ahead
+    relay.leave()
+    rendering.leave(first)
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ import pytest
 from multi_agent_scheduler import EventBus, Metrics, MultiAgentScheduler
 from multi_agent_scheduler.errors import ErrorInfo, agent_error
 from multi_agent_scheduler.records import Text, decode_record
-from multi_agent_scheduler.server import Keys, Settings, make_app
+from multi_agent_scheduler.server import Keys, Settings, make_app, sockets
 from multi_agent_scheduler.server.keys import KeyLimits
 from multi_agent_scheduler.server.process import Process, bound
 from multi_agent_scheduler.store.base import Store
@@ -344,6 +344,40 @@ async def test_a_client_that_takes_nothing_is_read_for_from_the_log_and_slows_no
             assert (await slow.hear())["type"] == "reply"
             assert await slow.rest() == log
         assert len(log) == 10_000 + 3
+
+
+async def test_a_client_that_takes_nothing_of_many_streams_holds_little_of_the_servers_memory(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    made: list[sockets._Connection] = []
+
+    class Known(sockets._Connection):
+        def __init__(self, *args: Any) -> None:
+            super().__init__(*args)
+            made.append(self)
+
+    monkeypatch.setattr(sockets, "_Connection", Known)
+    begin = asyncio.Event()
+    agents = {"one": ScriptedAgent(begin, [Text("x" * 1000) for _ in range(1000)])}
+    async with serving(agents) as server, server.talk(max_queue=1) as client:
+        ids = [await client.submit("one", detach=True) for _ in range(20)]
+        for stream_id in ids:
+            await client.say(type="subscribe", stream_id=stream_id)
+        await eventually(lambda: len(made[0]._subscriptions) == len(ids))
+        begin.set()  # 20 MB
+        await server.scheduler.wait_idle()
+        await eventually(lambda: made[0].full)
+        assert sum(len(message) for message, _ in made[0]._outbox) < 400 * 1024
+        seqs: dict[str, list[int]] = {stream_id: [] for stream_id in ids}
+        ends = 0
+        while ends < len(ids):
+            message = await client.hear()
+            if message["type"] == "end":
+                ends += 1
+            elif "seq" in message:
+                seqs[message["stream_id"]].append(message["seq"])
+        assert made[0]._backlog == 0
+    assert all(seq == list(range(1, len(seq) + 1)) and len(seq) > 1000 for seq in seqs.values())
 
 
 async def test_what_was_submitted_is_cancelled_a_while_after_the_socket_has_gone() -> None:

@@ -16,6 +16,7 @@ from typing import Final
 from ..errors import AgentError, ErrorInfo, LogTrimmed, StoreError, StreamReset
 from ..records import Record
 from ..store.base import Log
+from ..store.pack import measure
 from .face import Renderer
 
 __all__ = ["Reader", "Rendering", "Renderings"]
@@ -23,6 +24,8 @@ __all__ = ["Reader", "Rendering", "Renderings"]
 _log = logging.getLogger(__name__)
 
 _TURN: Final = 256 * 1024  # bytes; whoever has rendered so many lets others have a turn of the loop
+_PAGE: Final = 32 * 1024  # bytes of records, and how many records, that are rendered at once: who stalls holds them
+_PAGE_RECORDS: Final = 128
 
 
 class Reader(ABC):
@@ -119,14 +122,16 @@ class Rendering:
 
     def _read_together(self) -> None:
         fed = 0
+        ahead: Sequence[Record] = ()  # it is not kept for who takes no more: it would be a block for each of them
         while fed < _TURN:
             seq = self._seq
             readers = [reader for reader in self._readers if reader.ready and reader.own is None and reader.seq == seq]
             if not readers:
                 return
-            records = self._log.read(seq)
-            if not records:
+            ahead = ahead or self._log.read(seq)
+            if not ahead:
                 return
+            records, ahead = _page(ahead)
             data = self._renderer.feed(seq + 1, records)
             self._seq = seq + len(records)
             for reader in readers:
@@ -154,21 +159,19 @@ class Rendering:
         if own is None:
             own = reader.own = Own(self._make(), reader)
         fed = 0
-        while reader.ready:
+        while reader.ready and fed < most:
             records = own.ahead or self._log.read(own.seq)
             if not records:
                 break
             missing = reader.seq - own.seq  # what it was shown before: the renderer alone needs it
-            some = missing if missing > 0 else reader.most or len(records)
-            records, own.ahead = records[:some], records[some:]
+            records, own.ahead = _page(records, missing if missing > 0 else reader.most)
             data = own.renderer.feed(own.seq + 1, records)
             own.seq += len(records)
             if missing <= 0:
                 reader.show(records, data)
             fed += len(data)
-            if fed >= most:
-                return fed
-        if own.seq == reader.seq and not own.lasting:
+        own.ahead = () if reader.most is None else own.ahead[:_PAGE_RECORDS]  # else each slow reader holds a block
+        if fed < most and own.seq == reader.seq and not own.lasting:
             self._rejoin(reader, own)
         return fed
 
@@ -186,6 +189,14 @@ class Rendering:
     def _go_on(self) -> None:
         self._later = None
         self.grew()
+
+
+def _page(records: Sequence[Record], most: int | None = None) -> tuple[Sequence[Record], Sequence[Record]]:
+    """The first records, as many as are rendered at once but no more than ``most``, and the others."""
+    count = min(len(records), most or _PAGE_RECORDS, _PAGE_RECORDS)
+    while count > 1 and measure(records[:count]) > _PAGE:
+        count //= 2
+    return records[:count], records[count:]
 
 
 def _failure(error: Exception) -> ErrorInfo:

@@ -44,6 +44,8 @@ Receive = Callable[[], Awaitable[Message]]
 
 _FAR_BEHIND: Final = 64 * 1024
 """Bytes of a subscription that may wait in the outbox."""
+_FULL: Final = 256 * 1024
+"""Bytes of all the subscriptions of a connection together that may wait in the outbox, and a little more: one page."""
 _REPLIES: Final = 64
 """Messages that may wait in the outbox before a client's next message is looked at."""
 _INTERNAL_ERROR: Final = 1011  # RFC 6455, 7.4.1
@@ -228,7 +230,7 @@ class _Subscription(Reader):
 
     @property
     def ready(self) -> bool:
-        return not self.behind
+        return not self.behind and not self._connection.full
 
     def show(self, records: Sequence[Record], data: bytes) -> None:
         self.seq += len(records)
@@ -263,6 +265,9 @@ class _Connection:
         self._submitted: set[str] = set()
         self._prune_at = _PRUNE
         self._outbox: deque[tuple[bytes, _Subscription | None]] = deque()
+        self._backlog = 0  # bytes of subscriptions that are in the outbox
+        self.full = False
+        """So much waits in the outbox that no subscription is shown more until half of it was sent."""
         self._more = asyncio.Event()
         self._less = asyncio.Event()
 
@@ -285,8 +290,11 @@ class _Connection:
                 self._exchange.written += len(message)
                 if subscription is not None:
                     subscription.backlog -= len(message)
+                    self._backlog -= len(message)
                     if subscription.behind:
                         self._go_on(subscription)
+                    if self.full and self._backlog <= _FULL // 2:
+                        self._all_go_on()
             self._less.set()
             self._more.clear()
             await self._more.wait()
@@ -376,9 +384,12 @@ class _Connection:
             seq, message = waiting.popleft()
             self._dialogue.sent(stream_id, seq)
             subscription.backlog += len(message)
+            self._backlog += len(message)
             self._say(message, subscription)
         if waiting or subscription.backlog > _FAR_BEHIND:
             subscription.behind = True
+        if self._backlog > _FULL:
+            self.full = True
         if subscription.ended and not waiting:
             self._finish(subscription)
 
@@ -403,6 +414,16 @@ class _Connection:
         if subscription.behind and not (subscription.waiting or subscription.backlog):
             subscription.behind = False
             subscription.rendering.grew()
+
+    def _all_go_on(self) -> None:
+        """There is room again: show more of each, until there is none; who was shown some is due behind the others."""
+        self.full = False
+        for stream_id, subscription in list(self._subscriptions.items()):
+            if self.full:
+                return
+            if subscription.ready and stream_id in self._subscriptions:
+                self._subscriptions[stream_id] = self._subscriptions.pop(stream_id)
+                subscription.rendering.grew()
 
     def _finish(self, subscription: _Subscription) -> None:
         self._end(subscription)
