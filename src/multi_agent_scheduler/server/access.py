@@ -89,11 +89,7 @@ class Access:
     def meter(self, owner: str) -> Meter | None:
         """What counts the tokens of a stream of this owner, for each of the owner's keys that may not use any number;
         None if there is no such key."""
-        quotas = [
-            self._quota(key)
-            for key in self._keys.all()
-            if key.owner == owner and key.limits.tokens_per_minute is not None
-        ]
+        quotas = [self._quota(key) for key in self._keys.metered(owner)]
         return Meter(owner, quotas, asyncio.get_running_loop().time) if quotas else None
 
     def stands(self, caller: Caller) -> bool:

@@ -12,6 +12,7 @@ import hmac
 import os
 import secrets
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -71,6 +72,7 @@ class Keys:
         self.path = path
         self._seen: tuple[int, int, int] | None = None
         self._by_digest: dict[str, Key] = {}
+        self._metered: dict[str, list[Key]] = {}  # by owner
         self._secret = b""
         self._required = False
         self._changes = 0
@@ -114,6 +116,10 @@ class Keys:
         """Every key, in the order in which they were made."""
         self._refresh()
         return list(self._by_digest.values())
+
+    def metered(self, owner: str) -> Sequence[Key]:
+        """An owner's keys that may not use any number of tokens, as they were when the file was last looked at."""
+        return self._metered.get(owner, ())
 
     def create(self, name: str, *, owner: str | None = None, limits: KeyLimits | None = None) -> str:
         """Make a key and give it out, once: it is not kept. Raises InvalidOption if the name is taken or cannot be."""
@@ -160,6 +166,10 @@ class Keys:
         keys = None if file is None else file.keys
         self._changes += 1
         self._by_digest = {key.digest: key for key in keys or ()}
+        self._metered = {}
+        for key in keys or ():
+            if key.limits.tokens_per_minute is not None:
+                self._metered.setdefault(key.owner, []).append(key)
         self._required = self._required or keys is not None
         if file is not None:
             self._secret = bytes.fromhex(file.secret)
