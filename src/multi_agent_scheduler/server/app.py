@@ -96,7 +96,9 @@ class Server:
         agent, slash, rest = model.partition("/")
         if slash and rest and agent in agents:
             return agent, rest
-        raise UnknownAgent(f"there is no model {model!r}: name an agent, or agent/model; {', '.join(sorted(agents))}")
+        raise UnknownAgent(
+            f"there is no model {model!r}: name an agent, or agent/model; the agents are {', '.join(sorted(agents))}"
+        )
 
     def one_at_a_time(self, name: str) -> asyncio.Lock:
         """A lock of this name; it is gone when nobody holds or awaits it."""
