@@ -26,7 +26,17 @@ from multi_agent_scheduler import (
     Vote,
 )
 from multi_agent_scheduler.agents import Agent
-from multi_agent_scheduler.records import Completed, Interrupted, Reasoning, Record, Text, ToolCall, Unknown, Usage
+from multi_agent_scheduler.records import (
+    TERMINALS,
+    Completed,
+    Interrupted,
+    Reasoning,
+    Record,
+    Text,
+    ToolCall,
+    Unknown,
+    Usage,
+)
 from multi_agent_scheduler.request import Request
 from multi_agent_scheduler.task import Result
 from multi_agent_scheduler.testing import ScriptedAgent
@@ -258,3 +268,31 @@ async def test_the_sockets_of_losers_and_of_a_reader_that_leaves_are_closed_with
             await asyncio.wait_for(slow.peers[0].closed.wait(), 0.1)
             assert not quick.peers[0].closed.is_set()
         await asyncio.wait_for(quick.peers[0].closed.wait(), 0.1)
+
+
+@pytest.mark.parametrize("kind", [Vote, Fuse, Race, Hedge])
+def test_who_was_stopped_has_let_go_when_the_end_is_told(kind: type[Agent]) -> None:
+    """A stop takes a turn of the loop, and the end of the one who decides it comes in the turn before."""
+
+    async def told() -> None:
+        ctx, silent = CountingContext(), ScriptedAgent(asyncio.Event(), name="silent")
+        first = ScriptedAgent(asyncio.Event(), failure(retryable=False), name="first")
+        if kind in (Race, Hedge):
+            first = ScriptedAgent(asyncio.Event(), [Text("first"), Completed("stop")], name="first")
+        gate = first.script[0]
+        assert isinstance(gate, asyncio.Event)
+        more: dict[Any, Any] = {
+            Fuse: {"synthesiser": ScriptedAgent("x", name="synthesiser"), "quorum": 2},
+            Hedge: {"after": 0.001},
+            Vote: {"quorum": 2},
+        }
+        agent: Agent = kind(first, silent, **more.get(kind, {}))  # type: ignore[call-arg]
+        asyncio.get_running_loop().call_later(0.1, gate.set)
+        async with aclosing(agent.batches(agent.request("Hi"), ctx)) as batches:
+            async for batch in batches:
+                if isinstance(batch[-1], TERMINALS):
+                    assert not ctx.held.total()
+        assert silent.requests
+        assert not silent.running
+
+    run(told())

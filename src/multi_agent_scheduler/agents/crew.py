@@ -21,6 +21,9 @@ _log = logging.getLogger(__name__)
 _AHEAD: Final = 16
 """Batches of one agent that wait for the reader before the agent is read no further."""
 
+_MOMENT: Final = 0.05
+"""Seconds for which an end waits for those that were stopped, at most: an agent may take no notice of it."""
+
 _ENDS: Final = frozenset(TERMINALS)
 
 
@@ -96,6 +99,12 @@ class Crew:
         self._ready = deque(item for item in self._ready if item[0] is not feed)
         feed.waiting = 0
         return left
+
+    async def gone(self) -> None:
+        """Give those that were dropped a moment to go, so that their permits are back when the end is told."""
+        tasks = [feed.task for feed in self._feeds if feed.dropped and feed.task is not None and not feed.task.done()]
+        if tasks:
+            await asyncio.wait(tasks, timeout=_MOMENT)
 
     async def aclose(self) -> None:
         """Close all that still run, and wait until they have gone."""

@@ -60,6 +60,7 @@ class _Ensemble(Composite):
             async with aclosing(self._gathered(run)) as merged:
                 async for batch in merged:
                     yield batch
+            await run.crew.gone()
             async with aclosing(self._concluded(request, run)) as conclusion:
                 async for batch in conclusion:
                     yield batch

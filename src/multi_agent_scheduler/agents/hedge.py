@@ -31,6 +31,8 @@ class _FirstContent(Composite):
             while not run.over:
                 item = await run.crew.next(run.due)
                 shown = run.overdue() if item is None else run.take(*item)
+                if run.over:
+                    await run.crew.gone()
                 if shown:
                     yield shown
         except CallerError as error:
