@@ -170,8 +170,8 @@ class Execution(Host):
     def _accounts(self, task: Task, terms: Terms, plan: Account | None) -> list[Account]:
         """Those that pay for a task."""
         own = None if task.budget is None else Account(f"task {task.id!r}", task.budget)
-        owners = (self._ledger.account(terms.owner), self._ledger.meter(terms.owner))
-        return [account for account in (own, plan, *owners) if account is not None]
+        owners = self._ledger.account(terms.owner)
+        return [account for account in (own, plan, owners) if account is not None]
 
     def _check_budgets(self, task: Task, agent_name: str, accounts: Sequence[Account]) -> None:
         if any(account.budget.cost is not None for account in accounts):
@@ -255,6 +255,9 @@ class Execution(Host):
             context.count_from(left.calls)
         context.aside = partial(self._aside, kept.agent)
         accounts = context.accounts = self._accounts(task, terms, None if plan is None else plan.account)
+        meter = ledger.meter(terms.owner)
+        if meter is not None:
+            accounts.append(meter)
 
         def request() -> Request:
             return agent.request(task.filled({} if plan is None else plan.texts(task.id)), **task.keywords)
